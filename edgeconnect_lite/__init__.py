@@ -1,0 +1,33 @@
+"""Edge-guided inpainting of faces in two stages: complete the edges of the hole, then paint the photo from them.
+
+Read the modules in the order of the data: photos, masks, edges, samples, layers, generators, discriminators,
+features, losses, training, inpainting, metrics, figures. Nothing happens at import: torch is loaded by the first name
+that needs it.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "photos": ("FacePhotos", "PhotoFolder", "CelebA", "BadPhoto", "read_photo", "as_photo"),
+    "masks": ("RandomMasks", "MaskFolder", "BadMask", "read_mask", "as_mask", "stroke_mask", "brush_mask", "box_mask"),
+    "edges": ("to_gray", "true_edges", "known_edges", "merge_edges"),
+    "samples": ("Sample", "Samples", "batches", "edge_stage_input", "image_stage_input", "noised_edges"),
+    "layers": ("GatedConv2d", "ResidualBlock"),
+    "generators": ("UNet", "EdgeGenerator", "ImageGenerator"),
+    "discriminators": ("PatchDiscriminator",),
+    "inpainting": ("Inpainter", "BadWeights", "composite"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = ["__version__", *_HOME_OF]
+
+
+def __getattr__(name: str):
+    if name in _HOME_OF:
+        return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])

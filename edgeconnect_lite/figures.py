@@ -1,0 +1,62 @@
+"""Figures: the panels that the lessons, the demo and the training log share.
+
+Edges are drawn in the report's colours: red = predicted, green = true, blue = known.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RED, GREEN, BLUE = (214, 39, 40), (44, 160, 44), (31, 119, 180)
+
+
+def as_picture(array: np.ndarray) -> np.ndarray:
+    """Anything that the pipeline makes as uint8 (H, W, 3): bool and [0, 1] maps (H, W) become gray, 1 = white."""
+    array = np.asarray(array)
+    if array.dtype != np.uint8:
+        array = np.round(np.clip(array.astype(np.float32), 0, 1) * 255).astype(np.uint8)
+    return np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else array
+
+
+def tile(rows: Sequence[Sequence[np.ndarray]], gap: int = 2) -> np.ndarray:
+    """Pictures of one size, row by row, on white with a gap between them. uint8 (H', W', 3)."""
+    pictures = [[np.pad(as_picture(p), ((0, gap), (0, gap), (0, 0)), constant_values=255) for p in row] for row in rows]
+    return np.concatenate([np.concatenate(row, axis=1) for row in pictures])[:-gap, :-gap]
+
+
+def colour_edges(known: np.ndarray, inside: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = RED) -> np.ndarray:
+    """The edge map on white: known edges in blue, those in and near the hole in `colour`, the hole light gray.
+
+    known, inside, mask: bool (H, W). Returns uint8 (H, W, 3).
+    """
+    picture = np.full((*mask.shape, 3), 255, np.uint8)
+    picture[mask] = 232
+    picture[known] = BLUE
+    picture[inside & ~known] = colour
+    return picture
+
+
+def difference(result: np.ndarray, other: np.ndarray, gain: float = 3.0) -> np.ndarray:
+    """Where two pictures differ: mean absolute difference over the channels, times gain, black = equal. (H, W, 3)."""
+    gap = np.abs(result.astype(np.float32) - other).mean(axis=2) * gain
+    return as_picture(np.clip(gap, 0, 255).astype(np.uint8))
+
+
+def show(pictures: dict[str, np.ndarray], columns: int = 5, size: float = 1.9) -> "Figure":
+    """A matplotlib figure of titled pictures, row by row. pictures: title -> array, as for as_picture."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(pictures) // columns)
+    columns = min(columns, len(pictures))
+    figure = Figure(figsize=(columns * size, rows * (size + 0.25)), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, (title, picture) in zip(axes, pictures.items()):
+        axis.imshow(as_picture(picture), interpolation="nearest")
+        axis.set_title(title, fontsize=9)
+    return figure

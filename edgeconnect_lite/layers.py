@@ -1,0 +1,55 @@
+"""Layers: the gated convolution, and the blocks that the generators are built of.
+
+Yu et al., "Free-Form Image Inpainting with Gated Convolution", ICCV 2019, section 3.1, with ELU as the report has it.
+A plain convolution treats hole pixels as zeros that mean something; the gate learns, per pixel and channel, what to trust.
+"""
+
+import torch
+import torch.nn.functional as F
+from edgeconnect_kernels import gated_elu
+from torch import Tensor, nn
+
+
+class GatedConv2d(nn.Module):
+    """One convolution with twice the channels, then sigmoid(gate) * ELU(feature).
+
+    (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)). state_dict: conv.weight
+    (2 * out_channels, in_channels, k, k), gate half first, and conv.bias.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1):
+        super().__init__()
+        padding = dilation * (kernel_size - 1) // 2
+        self.conv = nn.Conv2d(in_channels, 2 * out_channels, kernel_size, stride, padding, dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gated_elu(self.conv(x))
+
+
+class GatedDown(GatedConv2d):
+    """Half the size: a gated convolution of stride 2. (N, C, H, W) -> (N, C', H/2, W/2)."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, stride=2)
+
+
+class GatedUp(GatedConv2d):
+    """Twice the size, beside the skip: nearest neighbour, concatenate, one gated convolution (no checkerboard).
+
+    (N, C, H, W) and the skip (N, S, 2H, 2W) -> (N, C', 2H, 2W), with C + S = in_channels.
+    """
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
+
+
+class ResidualBlock(nn.Module):
+    """x + gated(gated(x)); the first convolution is dilated, to see further. (N, C, H, W) -> the same shape."""
+
+    def __init__(self, channels: int, dilation: int = 1):
+        super().__init__()
+        self.first = GatedConv2d(channels, channels, dilation=dilation)
+        self.second = GatedConv2d(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(self.first(x))

@@ -1,0 +1,67 @@
+"""Losses: one function per equation. Each takes batches and returns one number (a tensor of shape ()).
+
+Adversarial: Goodfellow et al., "Generative Adversarial Networks", 2014, section 3, in its non-saturating form. Feature
+matching: Wang et al., "pix2pixHD", CVPR 2018, eq. 3. Perceptual: Johnson et al., ECCV 2016, eq. 2. Style: Gatys et al.,
+CVPR 2016, eqs. 3 to 5. Their use in two stages: Nazeri et al., "EdgeConnect", 2019, eqs. 2 to 8.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def hole_weighted_mean(values: Tensor, mask: Tensor, hole_weight: float) -> Tensor:
+    """The mean of values (N, C, H, W) in which a hole pixel counts hole_weight times a known one. mask: (N, 1, H, W)."""
+    weight = (1 + (hole_weight - 1) * mask).expand_as(values)
+    return (values * weight).sum() / weight.sum()
+
+
+def edge_cross_entropy(
+    logits: Tensor, edges: Tensor, mask: Tensor, hole_weight: float = 10.0, edge_weight: float = 1.0
+) -> Tensor:
+    """Binary cross-entropy of an edge map, -[w e log p + (1 - e) log(1 - p)] with p = sigmoid(logits), hole weighted.
+
+    logits, edges, mask: (N, 1, H, W). hole_weight: a hole pixel against a known one. edge_weight: w; a stage that must
+    decide at p > 0.5 draws fewer edges than there are with w = 1, since edges are rare.
+    """
+    each = F.binary_cross_entropy_with_logits(logits, edges, reduction="none", pos_weight=logits.new_tensor(edge_weight))
+    return hole_weighted_mean(each, mask, hole_weight)
+
+
+def reconstruction_loss(painted: Tensor, photo: Tensor, mask: Tensor, hole_weight: float = 6.0) -> Tensor:
+    """Mean absolute error |painted - photo|, hole weighted. painted, photo: (N, 3, H, W)."""
+    return hole_weighted_mean((painted - photo).abs(), mask, hole_weight)
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-[log D(real) + log(1 - D(fake))] / 2, with D = sigmoid(logits), averaged over patches."""
+    return (F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()) / 2
+
+
+def adversarial_loss(fake_logits: Tensor) -> Tensor:
+    """-log D(fake): what the generator minimises (non-saturating), averaged over patches."""
+    return F.softplus(-fake_logits).mean()
+
+
+def feature_matching_loss(real_features: list[Tensor], fake_features: list[Tensor]) -> Tensor:
+    """sum over layers i of mean |D_i(real) - D_i(fake)|; the real side is a constant."""
+    pairs = zip(real_features, fake_features, strict=True)
+    return torch.stack([F.l1_loss(fake, real.detach()) for real, fake in pairs]).sum()
+
+
+def perceptual_loss(real_features: list[Tensor], fake_features: list[Tensor]) -> Tensor:
+    """sum over layers i of mean |phi_i(real) - phi_i(fake)|, phi a fixed feature network (features.py)."""
+    pairs = zip(real_features, fake_features, strict=True)
+    return torch.stack([F.l1_loss(fake, real) for real, fake in pairs]).sum()
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """How often two channels are active together: (N, C, H, W) -> (N, C, C), divided by C * H * W."""
+    flat = features.flatten(2)
+    return flat @ flat.transpose(1, 2) / flat[0].numel()
+
+
+def style_loss(real_features: list[Tensor], fake_features: list[Tensor]) -> Tensor:
+    """sum over layers i of mean |G(phi_i(real)) - G(phi_i(fake))|, G the Gram matrix."""
+    pairs = zip(real_features, fake_features, strict=True)
+    return torch.stack([F.l1_loss(gram_matrix(fake), gram_matrix(real)) for real, fake in pairs]).sum()

@@ -1,0 +1,241 @@
+"""Photos: where every picture of the pipeline begins. The shipped rendered faces, CelebA, any folder or file list.
+
+Every data set here is a sequence of uint8 (size, size, 3) RGB arrays. CelebA: Liu et al., "Deep Learning Face Attributes in
+the Wild", ICCV 2015. The rendered faces: assets/faces-128.md.
+"""
+
+import csv
+import io
+import os
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+class BadPhoto(ValueError):
+    """A photo that cannot be read or has the wrong form; the message names it and says what was wanted."""
+
+
+class BrokenPhotoWarning(UserWarning):
+    """A photo of a folder could not be read and was skipped; the message names it."""
+
+
+def as_photo(photo: np.ndarray) -> np.ndarray:
+    """Check an array that claims to be a photo and bring it to uint8 RGB.
+
+    photo: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8, or floating point in [0, 1]. Alpha is laid over white.
+    Returns uint8 (H, W, 3). Raises BadPhoto on any other shape, dtype or range, NaN included.
+    """
+    wanted = "wanted (H, W), (H, W, 3) or (H, W, 4), uint8 or floating point in [0, 1]"
+    photo = np.asarray(photo)
+    if photo.ndim == 2:
+        photo = photo[..., None]
+    if photo.ndim != 3 or photo.shape[2] not in (1, 3, 4) or 0 in photo.shape:
+        raise BadPhoto(f"photo has shape {photo.shape}; {wanted}")
+    if np.issubdtype(photo.dtype, np.floating):
+        if np.isnan(photo).any():
+            raise BadPhoto(f"photo holds {int(np.isnan(photo).sum())} NaN values; {wanted}")
+        if photo.min() < 0 or photo.max() > 1:
+            raise BadPhoto(f"photo holds values from {photo.min():g} to {photo.max():g}; {wanted}")
+        photo = np.round(photo * 255).astype(np.uint8)
+    if photo.dtype != np.uint8:
+        raise BadPhoto(f"photo has dtype {photo.dtype}; {wanted}")
+    if photo.shape[2] == 4:
+        rgb, alpha = photo[..., :3].astype(np.uint16), photo[..., 3:].astype(np.uint16)
+        photo = ((rgb * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(photo, (*photo.shape[:2], 3)))
+
+
+def decode_photo(data: bytes, name: str) -> np.ndarray:
+    """Decode the bytes of one picture file: upright by its EXIF tag, 8 bit, alpha over white. uint8 (H, W, 3)."""
+    if not data:
+        raise BadPhoto(f"{name}: the file is empty (0 bytes); wanted a picture")
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I"):  # 16-bit gray: keep the high byte
+                return as_photo((np.asarray(upright).astype(np.uint32) >> 8).astype(np.uint8))
+            alpha = upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info
+            return as_photo(np.asarray(upright.convert("RGBA" if alpha else "RGB")))
+    except UnidentifiedImageError:
+        raise BadPhoto(f"{name}: not a picture that can be read; wanted {', '.join(EXTENSIONS)}") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadPhoto(f"{name}: broken picture ({error})") from None
+
+
+def read_bytes(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise BadPhoto(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise BadPhoto(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_photo(path: str | Path) -> np.ndarray:
+    """Read one picture file of any size as uint8 (H, W, 3) RGB. Raises BadPhoto, naming the file."""
+    return decode_photo(read_bytes(path), str(path))
+
+
+def write_picture(path: str | Path, picture: np.ndarray) -> None:
+    """Write uint8 (H, W) or (H, W, 3) RGB whole or not at all: a temporary file beside it, then one rename.
+
+    The ending decides the format (.png, .jpg, .webp, .bmp). Raises ValueError or OSError with the path in the message.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in EXTENSIONS:
+        raise ValueError(f"{path}: cannot write this kind of file; wanted an ending of {', '.join(EXTENSIONS)}")
+    ok, data = cv2.imencode(path.suffix.lower(), picture if picture.ndim == 2 else picture[..., ::-1])
+    if not ok:
+        raise ValueError(f"{path}: the picture of shape {picture.shape} could not be encoded")
+    write_bytes(path, data.tobytes())
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file whole or not at all. Raises OSError with the path in the message."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def centre_square(photo: np.ndarray, size: int) -> np.ndarray:
+    """Cut the largest centred square out of (H, W, 3) and resize it to (size, size, 3)."""
+    height, width = photo.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = photo[top : top + side, left : left + side]
+    if side == size:
+        return np.ascontiguousarray(square)
+    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
+
+
+class FacePhotos:
+    """The 5,000 + 500 rendered faces that come with the package, at 128 or 64 px.
+
+    `faces[i]` is uint8 (size, size, 3); `faces.records[i]` is the row of the table for that picture, a dict of str
+    (yaw, glasses, skin_luminance, ...: assets/faces-128.md). Worker processes may share one object.
+    """
+
+    def __init__(self, split: Literal["train", "test"] = "train", size: int = 128):
+        if split not in ("train", "test"):
+            raise ValueError(f"split is {split!r}; wanted 'train' or 'test'")
+        if size not in (64, 128):
+            raise ValueError(f"size is {size}; the shipped faces come at 64 or 128 px")
+        self.split, self.size = split, size
+        self._zip: tuple[int, zipfile.ZipFile] | None = None
+
+    def _archive(self) -> zipfile.ZipFile:
+        if self._zip is None or self._zip[0] != os.getpid():  # a forked worker must not share the file position
+            self._zip = os.getpid(), zipfile.ZipFile(str(files("edgeconnect_lite") / "assets/faces-128.zip"))
+        return self._zip[1]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_zip": None}
+
+    @cached_property
+    def records(self) -> list[dict[str, str]]:
+        rows = csv.DictReader(io.TextIOWrapper(self._archive().open("faces.csv"), "utf-8"))
+        return [row for row in rows if row["split"] == self.split]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        data = np.frombuffer(self._archive().read(self.records[index]["file"]), np.uint8)
+        photo = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        return photo if self.size == 128 else centre_square(photo, self.size)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[i] for i in range(len(self)))
+
+
+class PhotoFolder:
+    """Any folder tree or file list of pictures (.jpg .png .webp .bmp), each cut to its centred square and resized.
+
+    source: a folder, a text file with one path a line (as `edgeconnect-lite prepare` writes it; relative paths count
+    from that file), or paths. A broken file is named in a BrokenPhotoWarning and skipped: iteration leaves it out, and
+    `photos[i]` gives the next readable one. Raises BadPhoto if there is no picture at all.
+    """
+
+    def __init__(self, source: str | Path | Iterable[str | Path], size: int = 128):
+        self.size = size
+        self.paths = list_pictures(source)
+        self._warned: set[Path] = set()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def _square(self, path: Path) -> np.ndarray | None:
+        try:
+            return centre_square(read_photo(path), self.size)
+        except BadPhoto as error:
+            if path not in self._warned:
+                self._warned.add(path)
+                warnings.warn(f"skipped a broken photo: {error}", BrokenPhotoWarning, stacklevel=3)
+            return None
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} photos")
+        for step in range(len(self)):
+            photo = self._square(self.paths[(index + step) % len(self)])
+            if photo is not None:
+                return photo
+        raise BadPhoto(f"none of the {len(self)} photos can be read, beginning with {self.paths[0]}")
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (photo for path in self.paths if (photo := self._square(path)) is not None)
+
+
+def list_pictures(source: str | Path | Iterable[str | Path]) -> list[Path]:
+    """The picture files of a folder tree (sorted), of a text file with one path a line, or of an iterable of paths."""
+    if not isinstance(source, str | Path):
+        paths = [Path(path) for path in source]
+    elif Path(source).is_dir():
+        paths = sorted(path for path in Path(source).rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    elif Path(source).suffix.lower() == ".txt" and Path(source).is_file():
+        lines = Path(source).read_text("utf-8").splitlines()
+        paths = [Path(source).parent / line.strip() for line in lines if line.strip()]
+    else:
+        raise BadPhoto(f"{source}: there is no such folder; wanted a folder of pictures or a .txt list of files")
+    if not paths:
+        raise BadPhoto(f"{source}: no picture in it; wanted files ending in {', '.join(EXTENSIONS)}")
+    return paths
+
+
+class CelebA(PhotoFolder):
+    """CelebA's aligned faces (178 x 218) in the official layout, cut to the centred 178 x 178 and resized.
+
+    root holds img_align_celeba/000001.jpg ... and list_eval_partition.txt (here, or in Eval/).
+    Get them from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (non-commercial research use).
+    """
+
+    SPLITS: tuple[str, ...] = ("train", "valid", "test")
+
+    def __init__(self, root: str | Path, split: Literal["train", "valid", "test"] = "train", size: int = 128):
+        if split not in self.SPLITS:
+            raise ValueError(f"split is {split!r}; wanted one of {', '.join(self.SPLITS)}")
+        root = Path(root)
+        tables = [path for path in (root / "list_eval_partition.txt", root / "Eval/list_eval_partition.txt") if path.is_file()]
+        if not tables or not (root / "img_align_celeba").is_dir():
+            raise BadPhoto(f"{root}: not CelebA's layout; wanted img_align_celeba/ and list_eval_partition.txt in it")
+        rows = [line.split() for line in tables[0].read_text("utf-8").splitlines() if line.strip()]
+        if any(len(row) != 2 or row[1] not in ("0", "1", "2") for row in rows):
+            raise BadPhoto(f"{tables[0]}: wanted lines of the form '000001.jpg 0' with a split of 0, 1 or 2")
+        part = str(self.SPLITS.index(split))
+        super().__init__([root / "img_align_celeba" / name for name, number in rows if number == part], size)

@@ -1,0 +1,140 @@
+"""Samples: a photo and a mask, randomly paired, become what the two stages are given and what they must give.
+
+The four sets of the report: the ground truth (photo, gray, edges, mask), the input and target of stage 1, the input and
+target of stage 2, and the noised real edges that stage 1's discriminator sees.
+
+Sample k of a stream depends on (seed, k) alone, so the same seed gives the same batches for any number of workers,
+and training resumes at step s by asking for samples from s * batch_size on.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from edgeconnect_lite.edges import HIGH, LOW, known_edges, to_gray, true_edges
+
+
+class PhotoSource(Protocol):
+    """FacePhotos, PhotoFolder, CelebA, or your own: uint8 (size, size, 3) by index."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
+class MaskSource(Protocol):
+    """RandomMasks, MaskFolder, or your own: bool (size, size) from a seeded generator."""
+
+    def draw(self, rng: np.random.Generator, /) -> np.ndarray: ...
+
+
+class Sample(NamedTuple):
+    """One ground truth, or a batch of N. float32 in [0, 1]."""
+
+    photo: Tensor  # (3, H, W) RGB
+    gray: Tensor  # (1, H, W)
+    mask: Tensor  # (1, H, W), 1 = hole
+    edges: Tensor  # (1, H, W), 1 = edge: Canny of the whole photo
+    known_edges: Tensor  # (1, H, W): Canny of the known part, nothing within 2 px of the hole
+
+
+def make_sample(photo: np.ndarray, mask: np.ndarray, low: float = LOW, high: float = HIGH) -> Sample:
+    """The ground truth of one photo, uint8 (H, W, 3), and one mask, bool (H, W)."""
+    gray = to_gray(photo)
+    return Sample(
+        photo=torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1))).float().div_(255),
+        gray=torch.from_numpy(gray)[None].float().div_(255),
+        mask=torch.from_numpy(mask)[None].float(),
+        edges=torch.from_numpy(true_edges(gray, low, high))[None].float(),
+        known_edges=torch.from_numpy(known_edges(gray, mask, low, high))[None].float(),
+    )
+
+
+def edge_stage_input(sample: Sample) -> Tensor:
+    """Stage 1's input: masked gray photo, known edges, mask. (N, 3, H, W); its target is sample.edges."""
+    return torch.cat([sample.gray * (1 - sample.mask), sample.known_edges, sample.mask], dim=-3)
+
+
+def image_stage_input(sample: Sample, edges: Tensor) -> Tensor:
+    """Stage 2's input: masked photo, an edge map (N, 1, H, W), mask. (N, 5, H, W); its target is sample.photo."""
+    return torch.cat([sample.photo * (1 - sample.mask), edges, sample.mask], dim=-3)
+
+
+def noised_edges(edges: Tensor, generator: torch.Generator | None = None, std: float = 0.1) -> Tensor:
+    """Real edges for stage 1's discriminator, with truncated normal noise: 0 -> [0, 2 std], 1 -> [1 - 2 std, 1].
+
+    A discriminator could tell a real map by its exact zeros and ones; noise takes that away (report, stage 1).
+    edges: (N, 1, H, W) of 0 and 1.
+    """
+    noise = torch.empty_like(edges)
+    torch.nn.init.trunc_normal_(noise, std=std, a=-2 * std, b=2 * std, generator=generator)
+    return torch.where(edges > 0.5, 1 - noise.abs(), noise.abs())
+
+
+def jitter_colours(photo: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+    """Random contrast about mid-gray, brightness, and a gain per channel, each within +-strength. uint8 (H, W, 3)."""
+    contrast, brightness = 1 + rng.uniform(-strength, strength), 255 * rng.uniform(-strength, strength) / 2
+    gains = 1 + rng.uniform(-strength, strength, 3) / 2
+    levels = np.arange(256, dtype=np.float32)[:, None]
+    table = ((levels - 127.5) * contrast + 127.5 + brightness) * gains
+    return cv2.LUT(photo, np.clip(np.round(table), 0, 255).astype(np.uint8)[None])
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, 1]).permutation(count)
+
+
+class Samples(Dataset):
+    """An endless stream of ground truths: every photo once an epoch, in random order, each with a mask of its own.
+
+    photos: any PhotoSource. masks: any MaskSource of the same size. seed: decides everything. flip: mirror half of them.
+    jitter: strength of jitter_colours, 0 = off. `samples[k]` is sample k of the stream, for any k >= 0.
+    """
+
+    def __init__(
+        self, photos: PhotoSource, masks: MaskSource, seed: int = 0, flip: bool = True, jitter: float = 0.15,
+        low: float = LOW, high: float = HIGH,
+    ):  # fmt: skip
+        self.photos, self.masks, self.seed = photos, masks, seed
+        self.flip, self.jitter, self.low, self.high = flip, jitter, low, high
+
+    def __getitem__(self, k: int) -> Sample:
+        epoch, place = divmod(k, len(self.photos))
+        photo = self.photos[int(_epoch_order(self.seed, epoch, len(self.photos))[place])]
+        rng = np.random.default_rng([self.seed, k, 2])
+        if self.flip and rng.random() < 0.5:
+            photo = np.ascontiguousarray(photo[:, ::-1])
+        if self.jitter:
+            photo = jitter_colours(photo, rng, self.jitter)
+        return make_sample(photo, self.masks.draw(rng), self.low, self.high)
+
+
+def batches(
+    samples: Samples, batch_size: int, steps: int, start: int = 0, workers: int = 0, pin_memory: bool = False
+) -> DataLoader:
+    """Batches number `start` to `steps` - 1 of the stream, in order. Iterating yields Sample with a batch dimension."""
+    return DataLoader(
+        samples,
+        batch_size=batch_size,
+        sampler=range(start * batch_size, steps * batch_size),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+def iterate_samples(photos: PhotoSource, masks: MaskSource, seed: int) -> Iterator[Sample]:
+    """Each photo once, in order, with a mask drawn from (seed, index): a fixed set for measuring."""
+    for index in range(len(photos)):
+        yield make_sample(photos[index], masks.draw(np.random.default_rng([seed, index])))

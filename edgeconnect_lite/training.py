@@ -1,0 +1,386 @@
+"""Training: one config and one visible loop per stage, on accelerate (a CPU, one GPU or many).
+
+Both loops have the same order: the discriminator's step on real and detached fake, then the generator's step through the
+discriminator as it is now. A loss whose weight is 0 is not computed. EdgeConnect's two stages: Nazeri et al., 2019, section 3.
+
+A checkpoint holds the generator, the discriminator, both optimizers and the step; the data stream and the noise are
+functions of (seed, step), so a resumed run goes on where it stopped.
+"""
+
+import copy
+import io
+import json
+import math
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator, DataLoaderConfiguration
+from torch import Tensor, nn
+from torch.utils.data import Subset
+from tqdm.auto import tqdm
+
+from edgeconnect_lite import losses
+from edgeconnect_lite.discriminators import Condition, PatchDiscriminator, condition_channels, discriminator_input
+from edgeconnect_lite.edges import MARGIN
+from edgeconnect_lite.features import VGG19Features
+from edgeconnect_lite.figures import tile
+from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
+from edgeconnect_lite.masks import MaskFolder, RandomMasks
+from edgeconnect_lite.metrics import EdgeCounts, hole_psnr
+from edgeconnect_lite.photos import CelebA, FacePhotos, PhotoFolder, write_bytes, write_picture
+from edgeconnect_lite.samples import (
+    Sample,
+    Samples,
+    batches,
+    edge_stage_input,
+    image_stage_input,
+    iterate_samples,
+    noised_edges,
+)
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class TrainingStopped(RuntimeError):
+    """Training cannot go on; the message says why, and the last checkpoint is kept."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What both stages share."""
+
+    photos: str = "faces"  # "faces" (shipped), a folder, a .txt list, or CelebA's root
+    masks: str = "strokes,brush"  # kinds of generated masks, or a folder of masks (white = hole)
+    invert_masks: bool = False  # the folder's masks have black holes, as Quick Draw masks do
+    hole_ratio: tuple[float, float] = (0.02, 0.6)  # share of the hole in generated masks
+    size: int = 128  # px
+    validation: int = 64  # photos kept back from training, from the end of the set
+    steps: int = 20_000
+    batch_size: int = 8
+    learning_rate: float = 5e-4  # the peak: a linear warm-up, then a cosine down to a hundredth
+    warmup: int = 100  # steps
+    discriminator_rate: float = 0.5  # the discriminator's learning rate, as a multiple
+    seed: int = 0
+    workers: int = 0
+    threads: int = 0  # CPU threads of torch, 0 = all
+    precision: str = "no"  # "bf16" where the CPU or GPU has it
+    log_every: int = 50  # steps
+    checkpoint_minutes: float = 5.0
+
+
+@dataclass(frozen=True)
+class EdgeTraining(Training):
+    """Stage 1. The weights belong to losses.py's functions of the same names."""
+
+    width: int = 16
+    bottom: int = 128
+    blocks: int = 3
+    cross_entropy_weight: float = 1.0
+    hole_weight: float = 10.0
+    edge_weight: float = 1.5
+    adversarial_weight: float = 0.02
+    feature_matching_weight: float = 0.1
+    condition: Condition = "mask+photo"
+    label_noise: float = 0.1  # std of the noise on the discriminator's real edges, 0 = off
+
+
+@dataclass(frozen=True)
+class ImageTraining(Training):
+    """Stage 2. The weights belong to losses.py's functions of the same names."""
+
+    width: int = 20
+    bottom: int = 176
+    blocks: int = 3
+    reconstruction_weight: float = 1.0
+    hole_weight: float = 6.0
+    adversarial_weight: float = 0.02
+    feature_matching_weight: float = 0.1
+    perceptual_weight: float = 0.1
+    style_weight: float = 50.0
+    vgg19: str | None = None  # VGG19's weight file, None = torch.hub's cache
+    condition: Condition = "mask+photo"
+    blank_edges: float = 0.15  # share of samples whose hole holds no edges, so that "none" is a fair case
+
+
+def train_edge(config: EdgeTraining, out: str | Path, resume: bool = False) -> EdgeGenerator:
+    """Train stage 1. Writes out/{checkpoint.pt, config.json, log.jsonl, panel.png, edge_generator/}."""
+    accelerator, samples, held_out, out = begin(config, out, resume)
+    generator = EdgeGenerator(config.width, config.bottom, config.blocks)
+    discriminator = PatchDiscriminator(1 + condition_channels(config.condition, 1))
+    parts = with_optimizers(generator, discriminator, config)
+    start = load_checkpoint(out, parts) if resume else 0
+    g, d, g_optimizer, d_optimizer = accelerator.prepare(*parts.values())
+    stream = accelerator.prepare(batches(samples, config.batch_size, config.steps, start, config.workers))
+    log = Log(out, start, config)
+    for step, sample in enumerate(stream, start):
+        set_learning_rates(config, step, g_optimizer, d_optimizer)
+        with accelerator.autocast():
+            logits = g(edge_stage_input(sample)).float()
+        terms = {
+            "cross_entropy": losses.edge_cross_entropy(
+                logits, sample.edges, sample.mask, config.hole_weight, config.edge_weight
+            )
+        }
+        if config.adversarial_weight or config.feature_matching_weight:
+            real = sample.edges
+            if config.label_noise:
+                real = noised_edges(real, noise_of(config, step, real.device), config.label_noise)
+            seen_with = (sample.mask, sample.gray * (1 - sample.mask), config.condition)
+            real, fake = (discriminator_input(e, *seen_with) for e in (real, torch.sigmoid(logits)))
+            terms |= adversarial_terms(accelerator, d, d_optimizer, real, fake)
+        accelerator.backward(weighted_sum(terms, config, step))
+        g_optimizer.step()
+        g_optimizer.zero_grad()
+        if log(step, terms):
+            measured, panel = inspect_edges(generator, held_out)
+            save_checkpoint(accelerator, out, parts, step + 1, config, panel)
+            log.write(step, measured)
+    return generator
+
+
+def train_image(config: ImageTraining, out: str | Path, resume: bool = False) -> ImageGenerator:
+    """Train stage 2 on true edges. Writes out/{checkpoint.pt, config.json, log.jsonl, panel.png, image_generator/}."""
+    accelerator, samples, held_out, out = begin(config, out, resume)
+    generator = ImageGenerator(config.width, config.bottom, config.blocks)
+    discriminator = PatchDiscriminator(3 + condition_channels(config.condition, 3))
+    parts = with_optimizers(generator, discriminator, config)
+    start = load_checkpoint(out, parts) if resume else 0
+    g, d, g_optimizer, d_optimizer = accelerator.prepare(*parts.values())
+    stream = accelerator.prepare(batches(samples, config.batch_size, config.steps, start, config.workers))
+    needs_features = bool(config.perceptual_weight or config.style_weight)
+    features = VGG19Features(config.vgg19).to(accelerator.device) if needs_features else None
+    log = Log(out, start, config)
+    for step, sample in enumerate(stream, start):
+        set_learning_rates(config, step, g_optimizer, d_optimizer)
+        edges = given_edges(sample, config.blank_edges, noise_of(config, step, sample.edges.device))
+        with accelerator.autocast():
+            painted = g(image_stage_input(sample, edges)).float()
+        terms = {
+            "reconstruction": losses.reconstruction_loss(painted, sample.photo, sample.mask, config.hole_weight)
+        }
+        if config.adversarial_weight or config.feature_matching_weight:
+            seen_with = (sample.mask, sample.photo * (1 - sample.mask), config.condition)
+            real, fake = (discriminator_input(p, *seen_with) for p in (sample.photo, painted))
+            terms |= adversarial_terms(accelerator, d, d_optimizer, real, fake)
+        if features is not None:
+            real, fake = features(sample.photo), features(painted)
+            terms["perceptual"] = losses.perceptual_loss(real, fake)
+            terms["style"] = losses.style_loss(real, fake)
+        accelerator.backward(weighted_sum(terms, config, step))
+        g_optimizer.step()
+        g_optimizer.zero_grad()
+        if log(step, terms):
+            measured, panel = inspect_painting(generator, held_out)
+            save_checkpoint(accelerator, out, parts, step + 1, config, panel)
+            log.write(step, measured)
+    return generator
+
+
+def begin(config: Training, out: str | Path, resume: bool) -> tuple[Accelerator, Samples, list[Sample], Path]:
+    """Everything before the networks: folder, threads, seed, the stream of samples and the held-out ones."""
+    out = Path(out)
+    if not resume and (out / CHECKPOINT).exists():
+        raise TrainingStopped(f"{out} holds a checkpoint already; pass --resume to go on, or another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+        cv2.setNumThreads(config.threads)
+    torch.manual_seed(config.seed)
+    photos = open_photos(config.photos, config.size)
+    masks = open_masks(config)
+    kept = len(photos) - config.validation
+    if kept < config.batch_size:
+        raise ValueError(f"{config.photos}: {len(photos)} photos are too few; wanted {config.validation} + {config.batch_size}")
+    held_out = list(iterate_samples(Subset(photos, range(kept, len(photos))), masks, config.seed))
+    accelerator = Accelerator(
+        mixed_precision=config.precision, dataloader_config=DataLoaderConfiguration(split_batches=True)
+    )
+    return accelerator, Samples(Subset(photos, range(kept)), masks, config.seed), held_out, out
+
+
+def open_photos(name: str, size: int) -> FacePhotos | PhotoFolder:
+    """"faces" = the shipped ones; else CelebA's root, a folder of photos or a .txt list. The training part of each."""
+    if name == "faces":
+        return FacePhotos("train", size)
+    if (Path(name) / "img_align_celeba").is_dir():
+        return CelebA(name, "train", size)
+    return PhotoFolder(name, size)
+
+
+def open_masks(config: Training) -> RandomMasks | MaskFolder:
+    """Kinds of generated masks, parted by commas, or a folder of mask files."""
+    if Path(config.masks).is_dir():
+        return MaskFolder(config.masks, config.size, config.invert_masks)
+    return RandomMasks(tuple(config.masks.split(",")), config.size, config.hole_ratio)
+
+
+def with_optimizers(generator: nn.Module, discriminator: nn.Module, config: Training) -> dict[str, Any]:
+    """The four parts of a checkpoint, in the order in which the loops unpack them."""
+    for network in (generator, discriminator):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return {
+        "generator": generator,
+        "discriminator": discriminator,
+        "g_optimizer": torch.optim.Adam(generator.parameters(), config.learning_rate, betas=(0.9, 0.99)),
+        "d_optimizer": torch.optim.Adam(discriminator.parameters(), config.learning_rate, betas=(0.5, 0.99)),
+    }
+
+
+def learning_rate(config: Training, step: int) -> float:
+    """A linear warm-up, then half a cosine from the peak down to a hundredth of it at the last step."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def set_learning_rates(config: Training, step: int, g_optimizer: Any, d_optimizer: Any) -> None:
+    for optimizer, factor in ((g_optimizer, 1.0), (d_optimizer, config.discriminator_rate)):
+        for group in optimizer.param_groups:
+            group["lr"] = factor * learning_rate(config, step)
+
+
+def noise_of(config: Training, step: int, device: torch.device) -> torch.Generator:
+    """The generator of every random draw of one step besides the data's: it depends on (seed, step) alone."""
+    return torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
+
+
+def given_edges(sample: Sample, blank: float, generator: torch.Generator) -> Tensor:
+    """The edge maps that stage 2 trains on: known edges, and in and near the hole the true ones, or none in a share `blank`."""
+    near = F.max_pool2d(sample.mask, 2 * MARGIN + 1, stride=1, padding=MARGIN)
+    kept = torch.rand(len(near), 1, 1, 1, generator=generator, device=near.device) >= blank
+    return torch.where(near > 0.5, sample.edges * kept, sample.known_edges)
+
+
+def adversarial_terms(accelerator: Accelerator, d: nn.Module, d_optimizer: Any, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """Step the discriminator on real and detached fake, then give the generator's terms through it as it is now."""
+    d_optimizer.zero_grad()  # the generator's last backward pass left gradients here
+    with accelerator.autocast():
+        d_loss = losses.discriminator_loss(d(real)[0].float(), d(fake.detach())[0].float())
+    accelerator.backward(d_loss)
+    d_optimizer.step()
+    with accelerator.autocast():
+        (_, real_features), (fake_logits, fake_features) = d(real), d(fake)
+    return {
+        "discriminator": d_loss.detach(),
+        "adversarial": losses.adversarial_loss(fake_logits.float()),
+        "feature_matching": losses.feature_matching_loss(real_features, fake_features),
+    }
+
+
+def weighted_sum(terms: dict[str, Tensor], config: Training, step: int) -> Tensor:
+    """The generator's loss: each term times config.<term>_weight. Stops on a term that is not finite, naming it."""
+    for name, value in terms.items():
+        if not torch.isfinite(value):
+            raise TrainingStopped(f"step {step}: the loss term {name} is {value.item()}; the last checkpoint is kept")
+    weights = {name: getattr(config, f"{name}_weight") for name in terms if name != "discriminator"}
+    return torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
+
+
+class Log:
+    """The progress bar and out/log.jsonl: the mean of each term over log_every steps, and whether to save now."""
+
+    def __init__(self, out: Path, start: int, config: Training):
+        self.path, self.config, self.sums, self.count = out / "log.jsonl", config, {}, 0
+        self.bar = tqdm(total=config.steps, initial=start, unit="step", disable=None)
+        self.saved = time.monotonic()
+
+    def __call__(self, step: int, terms: dict[str, Tensor]) -> bool:
+        """Take one step's terms. Returns True when a checkpoint is due: every few minutes, and at the end."""
+        self.bar.update()
+        self.count += 1
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.item()
+        last = step + 1 == self.config.steps
+        if last or (step + 1) % self.config.log_every == 0:
+            means = {name: value / self.count for name, value in self.sums.items()}
+            self.sums, self.count = {}, 0
+            self.bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
+            self.write(step, means)
+        if last or time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes:
+            self.saved = time.monotonic()
+            return True
+        return False
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step + 1, **{name: round(value, 5) for name, value in values.items()}}) + "\n")
+
+
+def save_checkpoint(
+    accelerator: Accelerator, out: Path, parts: dict[str, Any], step: int, config: Training, panel: np.ndarray
+) -> None:
+    """Write the checkpoint and the generator's weights, each file whole or not at all; only the main process writes."""
+    if not accelerator.is_main_process:
+        return
+    buffer = io.BytesIO()
+    torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, buffer)
+    write_bytes(out / CHECKPOINT, buffer.getvalue())
+    write_bytes(out / "config.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
+    write_picture(out / "panel.png", panel)
+    save_weights(parts["generator"], out)
+
+
+def load_checkpoint(out: Path, parts: dict[str, Any]) -> int:
+    """Bring the four parts to the state of out/checkpoint.pt. Returns the step to go on with."""
+    path = out / CHECKPOINT
+    if not path.is_file():
+        raise TrainingStopped(f"{path}: there is no checkpoint to resume from")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise TrainingStopped(f"{path}: made with other settings than these ({str(error).splitlines()[0]})") from None
+    return int(state["step"])
+
+
+def save_weights(generator: nn.Module, folder: str | Path) -> None:
+    """Store a generator as folder/{edge,image}_generator/{config.json, model.safetensors}, rounded to float16."""
+    name = "edge_generator" if isinstance(generator, EdgeGenerator) else "image_generator"
+    half = copy.deepcopy(generator).to(memory_format=torch.contiguous_format).half()  # type: ignore[call-overload]
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        half.save_pretrained(temporary)
+        (Path(folder) / name).mkdir(exist_ok=True)
+        for file in ("config.json", "model.safetensors"):
+            os.replace(Path(temporary) / file, Path(folder) / name / file)
+
+
+@torch.inference_mode()
+def inspect_edges(generator: nn.Module, held_out: list[Sample]) -> tuple[dict[str, float], np.ndarray]:
+    """Precision, recall and F1 in the hole on the held-out samples, and a panel: photo, true edges, prediction."""
+    counts, rows = EdgeCounts(), []
+    device = next(generator.parameters()).device
+    for sample in held_out:
+        predicted = torch.sigmoid(generator(edge_stage_input(sample)[None].to(device)))[0, 0].cpu()
+        counts.add((predicted > 0.5).numpy(), sample.edges[0].numpy() > 0, sample.mask[0].numpy() > 0)
+        rows.append([to_rgb(sample.photo * (1 - sample.mask)), sample.edges[0].numpy(), predicted.numpy()])
+    return {"precision": counts.precision, "recall": counts.recall, "f1": counts.f1}, tile(rows[:6])
+
+
+@torch.inference_mode()
+def inspect_painting(generator: nn.Module, held_out: list[Sample]) -> tuple[dict[str, float], np.ndarray]:
+    """Mean hole PSNR with true edges on the held-out samples, and a panel: masked photo, true edges, result, photo."""
+    scores, rows = [], []
+    device = next(generator.parameters()).device
+    for sample in held_out:
+        edges = torch.where(sample.mask > 0.5, sample.edges, sample.known_edges)
+        painted = generator(image_stage_input(sample, edges)[None].to(device))[0].cpu()
+        result = to_rgb(torch.where(sample.mask > 0.5, painted, sample.photo))
+        photo, mask = to_rgb(sample.photo), sample.mask[0].numpy() > 0
+        scores.append(hole_psnr(result, photo, mask))
+        rows.append([to_rgb(sample.photo * (1 - sample.mask)), edges[0].numpy(), result, photo])
+    return {"hole_psnr": float(np.mean(scores))}, tile(rows[:6])
+
+
+def to_rgb(photo: Tensor) -> np.ndarray:
+    """(3, H, W) in [0, 1] -> uint8 (H, W, 3)."""
+    return (photo.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
