@@ -25,7 +25,8 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         widths = [in_channels, width, 2 * width, 4 * width, 8 * width]
         self.layers = nn.ModuleList(
-            spectral_norm(nn.Conv2d(a, b, 4, stride, padding=1)) for a, b, stride in zip(widths, widths[1:], (2, 2, 2, 1))
+            spectral_norm(nn.Conv2d(a, b, 4, stride, padding=1))
+            for a, b, stride in zip(widths, widths[1:], (2, 2, 2, 1))
         )
         self.outlet = spectral_norm(nn.Conv2d(widths[-1], 1, 4, 1, padding=1))
 

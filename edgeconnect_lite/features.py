@@ -49,7 +49,11 @@ class VGG19Features(nn.Module):
 
     def forward(self, photo: Tensor) -> list[Tensor]:
         x = (photo - self.get_buffer("mean")) / self.get_buffer("std")
-        x = F.interpolate(x, size=[max(side, 32) for side in x.shape[-2:]], mode="bilinear") if min(x.shape[-2:]) < 32 else x
+        x = (
+            F.interpolate(x, size=[max(side, 32) for side in x.shape[-2:]], mode="bilinear")
+            if min(x.shape[-2:]) < 32
+            else x
+        )
         found = []
         for place, layer in enumerate(self.features):
             x = layer(x)
@@ -73,7 +77,9 @@ def load_vgg19(weights: str | Path | None = None) -> dict[str, Tensor]:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if wanted is None or not digest.startswith(wanted[1]):
-            raise ValueError(f"{path}: its SHA-256 begins with {digest[:8]}; wanted the digits in its name, as in {VGG19_FILE}")
+            raise ValueError(
+                f"{path}: its SHA-256 begins with {digest[:8]}; wanted the digits in its name, as in {VGG19_FILE}"
+            )
         state = torch.load(path, map_location="cpu", weights_only=True)
     missing = [f"features.{i}.weight" for i in (0, 28) if f"features.{i}.weight" not in state]
     if missing:

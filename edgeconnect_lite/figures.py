@@ -3,15 +3,40 @@
 Edges are drawn in the report's colours: red = predicted, green = true, blue = known.
 """
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from edgeconnect_lite.inpainting import Inpainter
 
 RED, GREEN, BLUE = (214, 39, 40), (44, 160, 44), (31, 119, 180)
+
+
+class Panel(Figure):
+    """A matplotlib figure of photos: notebooks store it as JPEG, a tenth of the size of a PNG."""
+
+    def _repr_jpeg_(self) -> bytes:
+        return self.to_bytes("jpg", pil_kwargs={"quality": 85})
+
+    def to_bytes(self, format: str = "png", dpi: int = 110, **options) -> bytes:
+        """The encoded picture. format: png, jpg or webp."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format=format, dpi=dpi, **options)
+        return buffer.getvalue()
+
+
+class Plot(Panel):
+    """A matplotlib figure of curves and bars: notebooks store it as PNG, without the name of the software."""
+
+    def _repr_jpeg_(self) -> None:  # type: ignore[override]
+        return None
+
+    def _repr_png_(self) -> bytes:
+        return self.to_bytes("png", metadata={"Software": None})
 
 
 def as_picture(array: np.ndarray) -> np.ndarray:
@@ -28,7 +53,9 @@ def tile(rows: Sequence[Sequence[np.ndarray]], gap: int = 2) -> np.ndarray:
     return np.concatenate([np.concatenate(row, axis=1) for row in pictures])[:-gap, :-gap]
 
 
-def colour_edges(known: np.ndarray, inside: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = RED) -> np.ndarray:
+def colour_edges(
+    known: np.ndarray, inside: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int] = RED
+) -> np.ndarray:
     """The edge map on white: known edges in blue, those in and near the hole in `colour`, the hole light gray.
 
     known, inside, mask: bool (H, W). Returns uint8 (H, W, 3).
@@ -46,13 +73,36 @@ def difference(result: np.ndarray, other: np.ndarray, gain: float = 3.0) -> np.n
     return as_picture(np.clip(gap, 0, 255).astype(np.uint8))
 
 
-def show(pictures: dict[str, np.ndarray], columns: int = 5, size: float = 1.9) -> "Figure":
-    """A matplotlib figure of titled pictures, row by row. pictures: title -> array, as for as_picture."""
-    from matplotlib.figure import Figure
+def steps_of(inpainter: "Inpainter", photo: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Every step of the line for one photo, titled, in order; the last three are results to compare with the photo.
 
+    photo: uint8 (H, W, 3). mask: bool (H, W), True = hole.
+    """
+    from edgeconnect_lite.edges import known_edges, true_edges
+    from edgeconnect_lite.metrics import telea
+
+    known, true = known_edges(photo, mask), true_edges(photo)
+    predicted = inpainter.predict_edges(photo, mask) > 0.5
+    painted = inpainter.paint(photo, mask, predicted)
+    return {
+        "photo": photo,
+        "mask (white = hole)": mask,
+        "masked photo": np.where(mask[..., None], np.uint8(255), photo),
+        "true edges": colour_edges(known, true & mask, mask, GREEN),
+        "predicted edges": colour_edges(known, predicted & mask, mask, RED),
+        "painted, predicted edges": painted,
+        "painted, true edges": inpainter.paint(photo, mask, true),
+        "Telea": telea(photo, mask),
+        "composite, predicted edges": inpainter(photo, mask, predicted),
+        "composite, true edges": inpainter(photo, mask, true),
+    }
+
+
+def show(pictures: dict[str, np.ndarray], columns: int = 5, size: float = 1.9) -> Panel:
+    """Titled pictures, row by row. pictures: title -> array, as for as_picture. size: inches of one picture's side."""
     rows = -(-len(pictures) // columns)
     columns = min(columns, len(pictures))
-    figure = Figure(figsize=(columns * size, rows * (size + 0.25)), layout="constrained")
+    figure = Panel(figsize=(columns * size, rows * (size + 0.25)), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")

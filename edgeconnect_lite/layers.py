@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from edgeconnect_kernels import gated_elu
 from torch import Tensor, nn
 
+GAIN = 2.3  # 1 / sqrt(E[(sigmoid(g) ELU(f))^2]) for g, f ~ N(0, 1): signals keep their size through many gated layers
+
 
 class GatedConv2d(nn.Module):
     """One convolution with twice the channels, then sigmoid(gate) * ELU(feature).
@@ -21,6 +23,8 @@ class GatedConv2d(nn.Module):
         super().__init__()
         padding = dilation * (kernel_size - 1) // 2
         self.conv = nn.Conv2d(in_channels, 2 * out_channels, kernel_size, stride, padding, dilation)
+        nn.init.normal_(self.conv.weight, std=GAIN / (in_channels * kernel_size**2) ** 0.5)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         return gated_elu(self.conv(x))
@@ -50,6 +54,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = GatedConv2d(channels, channels, dilation=dilation)
         self.second = GatedConv2d(channels, channels)
+        nn.init.zeros_(self.second.conv.weight.data[channels:])  # the feature half: at first the block is the identity
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.first(x))

@@ -24,7 +24,9 @@ def edge_cross_entropy(
     logits, edges, mask: (N, 1, H, W). hole_weight: a hole pixel against a known one. edge_weight: w; a stage that must
     decide at p > 0.5 draws fewer edges than there are with w = 1, since edges are rare.
     """
-    each = F.binary_cross_entropy_with_logits(logits, edges, reduction="none", pos_weight=logits.new_tensor(edge_weight))
+    each = F.binary_cross_entropy_with_logits(
+        logits, edges, reduction="none", pos_weight=logits.new_tensor(edge_weight)
+    )
     return hole_weighted_mean(each, mask, hole_weight)
 
 

@@ -66,11 +66,15 @@ def _doodle(rng: np.random.Generator) -> np.ndarray:
         points = rng.uniform(-0.5, 0.5, (2, 2))
     elif kind == 1:  # zigzag
         count = int(rng.integers(4, 9))
-        points = np.stack([np.linspace(-0.5, 0.5, count), np.tile([-0.5, 0.5], count)[:count] * rng.uniform(0.2, 0.8)], 1)
+        points = np.stack(
+            [np.linspace(-0.5, 0.5, count), np.tile([-0.5, 0.5], count)[:count] * rng.uniform(0.2, 0.8)], 1
+        )
     elif kind == 2:  # loop: one or two turns of an ellipse that drifts
         turn = np.linspace(0, 2 * np.pi * rng.uniform(0.8, 2.0), 24)
         radius = rng.uniform(0.2, 0.5, 2)
-        points = np.stack([np.cos(turn), np.sin(turn)], 1) * radius + np.linspace(0, 1, 24)[:, None] * rng.normal(0, 0.2, 2)
+        points = np.stack([np.cos(turn), np.sin(turn)], 1) * radius + np.linspace(0, 1, 24)[:, None] * rng.normal(
+            0, 0.2, 2
+        )
     elif kind == 3:  # closed polygon
         count = int(rng.integers(3, 7))
         angles = np.sort(rng.uniform(0, 2 * np.pi, count))
@@ -177,7 +181,9 @@ class RandomMasks:
     kind: one of KINDS or a tuple of them (one is drawn each time). ratio: None, or the (low, high) share of the hole.
     """
 
-    def __init__(self, kind: str | tuple[str, ...] = "strokes", size: int = 128, ratio: tuple[float, float] | None = None):
+    def __init__(
+        self, kind: str | tuple[str, ...] = "strokes", size: int = 128, ratio: tuple[float, float] | None = None
+    ):
         self.kinds = (kind,) if isinstance(kind, str) else tuple(kind)
         unknown = [name for name in self.kinds if name not in KINDS]
         if unknown or not self.kinds:

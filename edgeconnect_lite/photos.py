@@ -231,7 +231,9 @@ class CelebA(PhotoFolder):
         if split not in self.SPLITS:
             raise ValueError(f"split is {split!r}; wanted one of {', '.join(self.SPLITS)}")
         root = Path(root)
-        tables = [path for path in (root / "list_eval_partition.txt", root / "Eval/list_eval_partition.txt") if path.is_file()]
+        tables = [
+            path for path in (root / "list_eval_partition.txt", root / "Eval/list_eval_partition.txt") if path.is_file()
+        ]
         if not tables or not (root / "img_align_celeba").is_dir():
             raise BadPhoto(f"{root}: not CelebA's layout; wanted img_align_celeba/ and list_eval_partition.txt in it")
         rows = [line.split() for line in tables[0].read_text("utf-8").splitlines() if line.strip()]

@@ -33,6 +33,7 @@ from edgeconnect_lite.edges import MARGIN
 from edgeconnect_lite.features import VGG19Features
 from edgeconnect_lite.figures import tile
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
+from edgeconnect_lite.inpainting import to_rgb
 from edgeconnect_lite.masks import MaskFolder, RandomMasks
 from edgeconnect_lite.metrics import EdgeCounts, hole_psnr
 from edgeconnect_lite.photos import CelebA, FacePhotos, PhotoFolder, write_bytes, write_picture
@@ -163,9 +164,7 @@ def train_image(config: ImageTraining, out: str | Path, resume: bool = False) ->
         edges = given_edges(sample, config.blank_edges, noise_of(config, step, sample.edges.device))
         with accelerator.autocast():
             painted = g(image_stage_input(sample, edges)).float()
-        terms = {
-            "reconstruction": losses.reconstruction_loss(painted, sample.photo, sample.mask, config.hole_weight)
-        }
+        terms = {"reconstruction": losses.reconstruction_loss(painted, sample.photo, sample.mask, config.hole_weight)}
         if config.adversarial_weight or config.feature_matching_weight:
             seen_with = (sample.mask, sample.photo * (1 - sample.mask), config.condition)
             real, fake = (discriminator_input(p, *seen_with) for p in (sample.photo, painted))
@@ -198,7 +197,9 @@ def begin(config: Training, out: str | Path, resume: bool) -> tuple[Accelerator,
     masks = open_masks(config)
     kept = len(photos) - config.validation
     if kept < config.batch_size:
-        raise ValueError(f"{config.photos}: {len(photos)} photos are too few; wanted {config.validation} + {config.batch_size}")
+        raise ValueError(
+            f"{config.photos}: {len(photos)} photos are too few; wanted {config.validation} + {config.batch_size}"
+        )
     held_out = list(iterate_samples(Subset(photos, range(kept, len(photos))), masks, config.seed))
     accelerator = Accelerator(
         mixed_precision=config.precision, dataloader_config=DataLoaderConfiguration(split_batches=True)
@@ -207,7 +208,7 @@ def begin(config: Training, out: str | Path, resume: bool) -> tuple[Accelerator,
 
 
 def open_photos(name: str, size: int) -> FacePhotos | PhotoFolder:
-    """"faces" = the shipped ones; else CelebA's root, a folder of photos or a .txt list. The training part of each."""
+    """ "faces" = the shipped ones; else CelebA's root, a folder of photos or a .txt list. The training part of each."""
     if name == "faces":
         return FacePhotos("train", size)
     if (Path(name) / "img_align_celeba").is_dir():
@@ -260,7 +261,9 @@ def given_edges(sample: Sample, blank: float, generator: torch.Generator) -> Ten
     return torch.where(near > 0.5, sample.edges * kept, sample.known_edges)
 
 
-def adversarial_terms(accelerator: Accelerator, d: nn.Module, d_optimizer: Any, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+def adversarial_terms(
+    accelerator: Accelerator, d: nn.Module, d_optimizer: Any, real: Tensor, fake: Tensor
+) -> dict[str, Tensor]:
     """Step the discriminator on real and detached fake, then give the generator's terms through it as it is now."""
     d_optimizer.zero_grad()  # the generator's last backward pass left gradients here
     with accelerator.autocast():
@@ -312,7 +315,9 @@ class Log:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step + 1, **{name: round(value, 5) for name, value in values.items()}}) + "\n")
+            file.write(
+                json.dumps({"step": step + 1, **{name: round(value, 5) for name, value in values.items()}}) + "\n"
+            )
 
 
 def save_checkpoint(
@@ -379,8 +384,3 @@ def inspect_painting(generator: nn.Module, held_out: list[Sample]) -> tuple[dict
         scores.append(hole_psnr(result, photo, mask))
         rows.append([to_rgb(sample.photo * (1 - sample.mask)), edges[0].numpy(), result, photo])
     return {"hole_psnr": float(np.mean(scores))}, tile(rows[:6])
-
-
-def to_rgb(photo: Tensor) -> np.ndarray:
-    """(3, H, W) in [0, 1] -> uint8 (H, W, 3)."""
-    return (photo.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()

@@ -1,0 +1,247 @@
+"""The command line: edgeconnect-lite demo | lab | inpaint | train | evaluate | prepare.
+
+Every command ends with exit code 0, or with one line on standard error that says what came and what was wanted.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+class UsageError(ValueError):
+    """The command was asked for something that it cannot do; the message says what was wanted."""
+
+
+def demo(out: Path = Path("demo.png"), photo: int = 10, seed: int = 4, weights: str | None = None) -> None:
+    """Complete one rendered test face in two stages, print the hole's PSNR, and write a picture of every step.
+
+    Args:
+        out: where the picture goes (.png, .jpg, .webp).
+        photo: number of the test face, 0 to 499.
+        seed: decides the strokes that make the hole.
+        weights: a folder of weights, or a name on the Hugging Face Hub; by default the shipped ones.
+    """
+    import numpy as np
+
+    from edgeconnect_lite.figures import show, steps_of
+    from edgeconnect_lite.inpainting import Inpainter
+    from edgeconnect_lite.masks import stroke_mask
+    from edgeconnect_lite.metrics import hole_psnr
+    from edgeconnect_lite.photos import FacePhotos, write_bytes
+
+    _check_writable(out, endings=(".png", ".jpg", ".webp"))
+    faces = FacePhotos("test")
+    if not 0 <= photo < len(faces):
+        raise UsageError(f"--photo is {photo}; wanted 0 to {len(faces) - 1}")
+    face, mask = faces[photo], stroke_mask(np.random.default_rng(seed), ratio=(0.2, 0.3))
+    steps = steps_of(Inpainter.from_pretrained(weights), face, mask)
+    print(f"test face {photo}, hole {mask.mean():.0%} of the picture; PSNR of the hole:")
+    for title, picture in list(steps.items())[-3:]:
+        print(f"  {title:<28} {hole_psnr(picture, face, mask):5.2f} dB")
+    write_bytes(out, show(steps, columns=5).to_bytes(out.suffix.lstrip("."), dpi=150))
+    print(f"wrote {out}")
+
+
+def lab(extra: tyro.conf.Positional[tuple[str, ...]] = ()) -> None:
+    """Open lesson 00 in JupyterLab (needs the checkout of the course).
+
+    Args:
+        extra: arguments for JupyterLab, after a "--".
+    """
+    root = Path(__file__).resolve().parents[1]
+    lesson = Path("notebooks") / "00_start_here.ipynb"
+    if not (root / lesson).is_file():
+        raise UsageError("the lessons are not part of the installed package; get a checkout of edgeconnect-lite, "
+                         "install it there (pip install -c constraints.txt -e '.[dev]') and run this again")  # fmt: skip
+    as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # containers
+    command = [sys.executable, "-m", "jupyter", "lab", str(lesson), *as_root, *extra]
+    raise SystemExit(subprocess.run(command, cwd=root, check=False).returncode)
+
+
+def inpaint(
+    photo: tyro.conf.Positional[Path],
+    mask: tyro.conf.Positional[Path],
+    out: Path,
+    edges: Path | None = None,
+    save_edges: Path | None = None,
+    weights: str | None = None,
+    invert_mask: bool = False,
+) -> None:
+    """Fill the hole of a photo.
+
+    Args:
+        photo: the photo: .jpg .png .webp .bmp, any size.
+        mask: a picture of the same size, white = hole.
+        out: where the result goes.
+        edges: an edge map of the same size to paint from, white = edge; by default stage 1 predicts one.
+        save_edges: where the edges that were used go, white = edge, to be edited and given back by --edges.
+        weights: a folder of weights, or a name on the Hugging Face Hub; by default the shipped ones.
+        invert_mask: black = hole, as Quick Draw masks have it.
+    """
+    from edgeconnect_lite.inpainting import THRESHOLD, Inpainter
+    from edgeconnect_lite.masks import as_mask, read_mask
+    from edgeconnect_lite.photos import read_photo, write_picture
+
+    for path in (out, save_edges):
+        if path:
+            _check_writable(path)
+    picture = read_photo(photo)
+    hole = as_mask(read_mask(mask, invert_mask), picture.shape[:2])
+    given = None if edges is None else read_photo(edges)[..., 0] >= 128
+    inpainter = Inpainter.from_pretrained(weights)
+    used = inpainter.predict_edges(picture, hole) > THRESHOLD if given is None else given
+    result = inpainter(picture, hole, used)
+    if save_edges:
+        write_picture(save_edges, used.astype("uint8") * 255)
+    write_picture(out, result)
+    print(f"wrote {out}")
+
+
+def evaluate(
+    weights: str | None = None, photos: Path | None = None, masks: Path | None = None, invert_masks: bool = False,
+    limit: int | None = None, seed: int = 0, json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+) -> None:  # fmt: skip
+    """Measure a pair of weights on the hole: Telea, and ours with predicted, true and no edges, by hole ratio.
+
+    Args:
+        weights: a folder of weights, or a name on the Hugging Face Hub; by default the shipped ones.
+        photos: a folder of photos; by default the 500 shipped test faces.
+        masks: a folder of masks, white = hole; by default drawn strokes, free and in six bins of hole ratio.
+        invert_masks: black = hole in that folder.
+        limit: only the first so many photos.
+        seed: decides the masks.
+        json_file: where the figures go as JSON: results[mask_set][bin][method][metric].
+    """
+    from itertools import islice
+
+    from edgeconnect_lite.evaluation import evaluate as measure
+    from edgeconnect_lite.evaluation import stroke_sets
+    from edgeconnect_lite.inpainting import Inpainter
+    from edgeconnect_lite.masks import MaskFolder
+    from edgeconnect_lite.photos import FacePhotos, PhotoFolder, write_bytes
+
+    if json_file:
+        _check_writable(json_file, endings=(".json",))
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit is {limit}; wanted at least 1")
+    faces = FacePhotos("test") if photos is None else PhotoFolder(photos)
+    name, sets = (
+        ("strokes", stroke_sets()) if masks is None else (masks.name, {"any": MaskFolder(masks, 128, invert_masks)})
+    )
+    inpainter = Inpainter.from_pretrained(weights)
+    results = {name: {}}
+    for bin_name, source in sets.items():
+        results[name][bin_name] = measure(inpainter, islice(faces, limit), source, seed, f"{name} {bin_name}")
+    _print_table(results)
+    if json_file:
+        text = json.dumps({"command": " ".join(["edgeconnect-lite", *sys.argv[1:]]), "results": results}, indent=1)
+        write_bytes(json_file, text.encode() + b"\n")
+        print(f"wrote {json_file}")
+
+
+def _print_table(results: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    for name, bins in results.items():
+        table = Table(title=f"{name}: everything on the hole")
+        for column in (
+            "hole",
+            "PSNR telea",
+            "predicted",
+            "true",
+            "none",
+            "edges P",
+            "R",
+            "F1",
+            "F1 1 px",
+            "edge effect",
+        ):
+            table.add_column(column, justify="right")
+        for bin_name, methods in bins.items():
+            edges = methods["predicted"]
+            psnr = [f"{methods[m]['psnr']:.2f}" for m in ("telea", "predicted", "true", "none")]
+            shares = [f"{edges[key]:.2f}" for key in ("precision", "recall", "f1", "f1_1px")]
+            table.add_row(bin_name, *psnr, *shares, f"{methods['true']['edge_effect']:.1f}")
+        Console(width=110).print(table)
+
+
+def prepare(source: tyro.conf.Positional[Path], out: Path) -> None:
+    """Check every picture of a folder and write the readable ones as a file list, one path a line.
+
+    Args:
+        source: a folder tree of pictures.
+        out: the list, a .txt file; --photos takes it.
+    """
+    from tqdm.auto import tqdm
+
+    from edgeconnect_lite.photos import BadPhoto, list_pictures, read_photo, write_bytes
+
+    _check_writable(out, endings=(".txt",))
+    good, paths = [], list_pictures(source)
+    for path in tqdm(paths, disable=None):
+        try:
+            read_photo(path)
+            good.append(os.path.relpath(path, out.parent))
+        except BadPhoto as error:
+            print(f"skipped: {error}", file=sys.stderr)
+    if not good:
+        raise UsageError(f"{source}: none of the {len(paths)} pictures can be read")
+    write_bytes(out, ("\n".join(good) + "\n").encode())
+    print(f"wrote {out}: {len(good)} of {len(paths)} pictures")
+
+
+def _train_commands() -> dict[str, Callable]:
+    from edgeconnect_lite.training import EdgeTraining, ImageTraining, train_edge, train_image
+
+    def edge(config: Annotated[EdgeTraining, tyro.conf.arg(name="")], out: Path, resume: bool = False) -> None:
+        """Train stage 1, the edge generator; --resume goes on from --out's checkpoint."""
+        train_edge(config, out, resume)
+
+    def image(config: Annotated[ImageTraining, tyro.conf.arg(name="")], out: Path, resume: bool = False) -> None:
+        """Train stage 2, the image generator; --resume goes on from --out's checkpoint."""
+        train_image(config, out, resume)
+
+    return {"edge": edge, "image": image}
+
+
+def _check_writable(path: Path, endings: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".bmp")) -> None:
+    """Before the work, not after it: is this a file that can be written?"""
+    if path.suffix.lower() not in endings:
+        raise UsageError(f"{path}: cannot write this kind of file; wanted an ending of {', '.join(endings)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent} to write to")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"{path}: cannot be written")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point of `edgeconnect-lite`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    commands = {"demo": demo, "lab": lab, "inpaint": inpaint, "evaluate": evaluate, "prepare": prepare}
+    try:
+        if arguments[:1] == ["train"]:
+            tyro.extras.subcommand_cli_from_dict(_train_commands(), prog="edgeconnect-lite train", args=arguments[1:])
+        else:
+            commands["train"] = lambda: None
+            commands["train"].__doc__ = "Train a stage: `edgeconnect-lite train edge --help`, `train image --help`."
+            description = "Edge-guided inpainting of faces in two stages."
+            tyro.extras.subcommand_cli_from_dict(
+                commands, prog="edgeconnect-lite", description=description, args=arguments
+            )
+    except KeyboardInterrupt:
+        raise SystemExit("edgeconnect-lite: interrupted") from None
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("EDGECONNECT_TRACEBACK"):
+            raise
+        raise SystemExit(f"edgeconnect-lite: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Inpainting: the whole line for one photo. Known edges, predicted edges, a person's edits, the painted hole, the composite.
+
+The networks see a photo at the scale that they were trained at: one whose shorter side is longer than `size` is shrunk
+for them, and what they paint is enlarged into the hole. Known pixels of the result are the photo's own, bit for bit.
+"""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from edgeconnect_lite.edges import merge_edges
+from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
+from edgeconnect_lite.masks import as_mask
+from edgeconnect_lite.photos import as_photo
+from edgeconnect_lite.samples import Sample, edge_stage_input, image_stage_input, make_sample
+
+THRESHOLD = 0.5  # a probability above it is an edge
+STAGES: dict[str, type[nn.Module]] = {"edge_generator": EdgeGenerator, "image_generator": ImageGenerator}
+
+
+class BadWeights(ValueError):
+    """A weights folder that is missing, incomplete or of another architecture; the message names the file."""
+
+
+def composite(photo: np.ndarray, painted: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Keep the known pixels bit for bit, fill the hole: photo * (1 - mask) + painted * mask.
+
+    photo, painted: (H, W, 3) of one dtype. mask: bool (H, W), True = hole.
+    """
+    return np.where(mask[..., None], painted, photo)
+
+
+def as_edges(edges: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Check a given edge map and make it binary. edges: (H, W), bool or probability in [0, 1]. Returns bool (H, W)."""
+    edges = np.asarray(edges)
+    if edges.shape != tuple(shape):
+        raise ValueError(f"edges have shape {edges.shape}; wanted {tuple(shape)}, the photo's height and width")
+    if edges.dtype == np.bool_:
+        return edges
+    if not np.issubdtype(edges.dtype, np.floating):
+        raise ValueError(f"edges have dtype {edges.dtype}; wanted bool, or floating point probabilities in [0, 1]")
+    if np.isnan(edges).any() or edges.min() < 0 or edges.max() > 1:
+        raise ValueError(f"edges hold values from {edges.min():g} to {edges.max():g}; wanted probabilities in [0, 1]")
+    return edges > THRESHOLD
+
+
+class Inpainter:
+    """Both stages and everything around them: `inpainter(photo, mask)` gives the inpainted photo.
+
+    size: the scale that the networks were trained at, in px of the photo's shorter side. device: None = CUDA if there
+    is one, else the CPU.
+    """
+
+    def __init__(
+        self, edge_generator: EdgeGenerator, image_generator: ImageGenerator, size: int = 128,
+        device: str | torch.device | None = None,
+    ):  # fmt: skip
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.edge_generator = edge_generator.to(self.device).eval()
+        self.image_generator = image_generator.to(self.device).eval()
+        self.size = size
+
+    @classmethod
+    def from_pretrained(
+        cls, path_or_hub_id: str | Path | None = None, size: int = 128, device: str | torch.device | None = None
+    ) -> "Inpainter":
+        """Load both stages. An existing folder wins; else a name like "owner/name" is looked up on the Hugging Face Hub.
+
+        path_or_hub_id: a folder that holds edge_generator/ and image_generator/, each with config.json and
+        model.safetensors; None = the weights that come with the package. Raises BadWeights, naming the file.
+        """
+        folder = weights_folder(path_or_hub_id)
+        edge, image = (load_generator(folder / name, kind) for name, kind in STAGES.items())
+        return cls(edge, image, size, device)  # type: ignore[arg-type]
+
+    def predict_edges(self, photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Stage 1. The known edges, and in and within 2 px of the hole the predicted ones.
+
+        photo: as for photos.as_photo. mask: as for masks.as_mask, of the same size. Returns float32 (H, W) in [0, 1].
+        """
+        photo, mask = self._check(photo, mask)
+        small = self._predict(self._sample(photo, mask))
+        return cv2.resize(small, photo.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+
+    def __call__(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray | None = None) -> np.ndarray:
+        """Both stages, or with edges given only the second. Returns uint8 (H, W, 3); a photo without a hole comes back as is.
+
+        edges: the whole edge map (H, W), bool or probability; taken as it is, nothing drawn is removed. None = predict.
+        """
+        photo, mask = self._check(photo, mask)
+        edges = None if edges is None else as_edges(edges, mask.shape)
+        return composite(photo, self._paint(photo, mask, edges), mask) if mask.any() else photo
+
+    def paint(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray) -> np.ndarray:
+        """Stage 2's whole picture before the composite, known pixels painted too. Arguments and result as for a call."""
+        photo, mask = self._check(photo, mask)
+        return self._paint(photo, mask, as_edges(edges, mask.shape))
+
+    def _check(self, photo: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        photo = as_photo(photo)
+        return photo, as_mask(mask, photo.shape[:2])
+
+    def _sample(self, photo: np.ndarray, mask: np.ndarray) -> Sample:
+        """The stages' inputs at the networks' scale. The hole is blanked first: what lies in it never matters."""
+        blanked = np.where(mask[..., None], np.uint8(0), photo)
+        scale = self.size / min(mask.shape)
+        if scale < 1:
+            width, height = (max(1, round(side * scale)) for side in mask.shape[::-1])
+            known = cv2.resize((~mask).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+            total = cv2.resize(blanked.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+            mask = known < 0.5
+            mean = total / np.maximum(known, 0.5)[..., None]  # the mean over the known pixels of each cell
+            blanked = np.where(mask[..., None], 0, np.round(mean).clip(0, 255)).astype(np.uint8)
+        return make_sample(blanked, mask)
+
+    @torch.inference_mode()
+    def _predict(self, sample: Sample) -> np.ndarray:
+        logits = self.edge_generator(edge_stage_input(sample)[None].to(self.device))
+        inside = torch.sigmoid(logits)[0, 0].cpu().numpy()
+        mask = sample.mask[0].numpy() > 0
+        return merge_edges(sample.known_edges[0].numpy(), inside, mask)
+
+    @torch.inference_mode()
+    def _paint(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray | None) -> np.ndarray:
+        sample = self._sample(photo, mask)
+        height, width = sample.mask.shape[-2:]
+        if edges is None:
+            edges = self._predict(sample) > THRESHOLD
+        elif edges.shape != (height, width):  # a thin line must survive the shrinking
+            edges = cv2.resize(edges.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0
+        given = torch.from_numpy(edges)[None].float()
+        painted = to_rgb(self.image_generator(image_stage_input(sample, given)[None].to(self.device))[0].cpu())
+        return cv2.resize(painted, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def to_rgb(photo: Tensor) -> np.ndarray:
+    """(3, H, W) in [0, 1] -> uint8 (H, W, 3)."""
+    return (photo.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
+
+
+def weights_folder(path_or_hub_id: str | Path | None = None) -> Path:
+    """Where the weights lie on this disk: an existing folder, the shipped one for None, or a snapshot from the Hub."""
+    if path_or_hub_id is None:
+        return Path(str(files("edgeconnect_lite") / "assets" / "weights"))
+    if Path(path_or_hub_id).is_dir():
+        return Path(path_or_hub_id)
+    name = str(path_or_hub_id)
+    if isinstance(path_or_hub_id, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise BadWeights(f"{name}: there is no such folder; wanted one with {' and '.join(STAGES)} in it")
+    try:
+        wanted = [f"{stage}/{file}" for stage in STAGES for file in ("config.json", "model.safetensors")]
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadWeights(f"{name}: neither a folder here nor to be had from the Hugging Face Hub ({reason})") from None
+
+
+def load_generator(folder: str | Path, kind: type[nn.Module]) -> nn.Module:
+    """Load one generator, checked: every parameter there, none left over, each of the right shape. float32.
+
+    folder: holds config.json and model.safetensors. kind: EdgeGenerator or ImageGenerator. Raises BadWeights.
+    """
+    config, weights = Path(folder) / "config.json", Path(folder) / "model.safetensors"
+    for path in (config, weights):
+        if not path.is_file():
+            raise BadWeights(f"{path}: there is no such file; wanted the weights of {kind.__name__}")
+    try:
+        generator = kind(**json.loads(config.read_text("utf-8")))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise BadWeights(f"{config}: not a configuration of {kind.__name__} ({error})") from None
+    try:
+        generator.load_state_dict(load_file(weights), strict=True)  # copies into float32
+    except SafetensorError as error:
+        raise BadWeights(f"{weights}: not a safetensors file that can be read ({error})") from None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadWeights(f"{weights}: weights of another architecture than {config} says ({reason})") from None
+    broken = [name for name, value in generator.named_parameters() if not torch.isfinite(value).all()]
+    if broken:
+        raise BadWeights(f"{weights}: {broken[0]} holds values that are not finite")
+    return generator

@@ -1,0 +1,174 @@
+"""The command line: what it writes, and one clear line for each bad input, with nothing half-written."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from edgeconnect_lite import FacePhotos, stroke_mask
+from edgeconnect_lite.cli import main
+from edgeconnect_lite.photos import read_photo, write_picture
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """photo.png and mask.png in an empty folder, which is also the current one."""
+    monkeypatch.chdir(tmp_path)
+    write_picture("photo.png", FacePhotos("test")[16])
+    write_picture("mask.png", stroke_mask(np.random.default_rng(0)).astype(np.uint8) * 255)
+    return tmp_path
+
+
+def test_demo_prints_the_three_figures_and_writes_a_picture(files, capsys):
+    main(["demo", "--out", "steps.png"])
+    printed = capsys.readouterr().out
+    assert [line.split("  ")[1] for line in printed.splitlines() if line.endswith(" dB")] == [
+        "Telea", "composite, predicted edges", "composite, true edges",
+    ]  # fmt: skip
+    assert read_photo("steps.png").std() > 30
+
+
+def test_inpaint_saves_edges_that_give_the_same_picture_again(files):
+    main(["inpaint", "photo.png", "mask.png", "--out", "out.png", "--save-edges", "edges.png"])
+    main(["inpaint", "photo.png", "mask.png", "--out", "again.png", "--edges", "edges.png"])
+    photo, mask, out = read_photo("photo.png"), read_photo("mask.png")[..., 0] > 0, read_photo("out.png")
+    assert np.array_equal(out[~mask], photo[~mask]) and not np.array_equal(out[mask], photo[mask])
+    assert np.array_equal(out, read_photo("again.png"))
+    write_picture("edges.png", np.zeros((128, 128), np.uint8))
+    main(["inpaint", "photo.png", "mask.png", "--out", "blank.png", "--edges", "edges.png"])
+    assert not np.array_equal(out, read_photo("blank.png"))
+
+
+def test_a_mask_without_a_hole_gives_the_photo_back(files):
+    write_picture("mask.png", np.zeros((128, 128), np.uint8))
+    main(["inpaint", "photo.png", "mask.png", "--out", "out.png"])
+    assert np.array_equal(read_photo("out.png"), read_photo("photo.png"))
+
+
+def test_inverted_mask(files):
+    write_picture("inverted.png", 255 - read_photo("mask.png"))
+    main(["inpaint", "photo.png", "mask.png", "--out", "a.png"])
+    main(["inpaint", "photo.png", "inverted.png", "--invert-mask", "--out", "b.png"])
+    assert np.array_equal(read_photo("a.png"), read_photo("b.png"))
+
+
+def _spoil(kind, folder):
+    """Make one thing wrong; returns the arguments and what the message must say."""
+    arguments = {"photo": "photo.png", "mask": "mask.png", "--out": "out.png"}
+    if kind == "text file as photo":
+        (folder / "bad.png").write_text("this is not a picture")
+        return arguments | {"photo": "bad.png"}, "bad.png: not a picture"
+    if kind == "truncated jpeg":
+        data = cv2.imencode(".jpg", read_photo("photo.png"))[1].tobytes()
+        (folder / "bad.jpg").write_bytes(data[: len(data) // 2])
+        return arguments | {"photo": "bad.jpg"}, "bad.jpg: broken picture"
+    if kind == "zero bytes":
+        (folder / "bad.png").write_bytes(b"")
+        return arguments | {"photo": "bad.png"}, "bad.png: the file is empty"
+    if kind == "missing photo":
+        return arguments | {"photo": "none.png"}, "none.png: there is no such file"
+    if kind == "missing mask":
+        return arguments | {"mask": "none.png"}, "none.png: there is no such file"
+    if kind == "folder as photo":
+        return arguments | {"photo": "."}, "cannot be read"
+    if kind == "mask of another size":
+        write_picture("bad.png", np.zeros((64, 32), np.uint8))
+        return arguments | {"mask": "bad.png"}, "mask is 32 x 64 and the photo 128 x 128"
+    if kind == "all hole":
+        write_picture("bad.png", np.full((128, 128), 255, np.uint8))
+        return arguments | {"mask": "bad.png"}, "all hole"
+    if kind == "edges of another size":
+        write_picture("bad.png", np.zeros((64, 64), np.uint8))
+        return arguments | {"--edges": "bad.png"}, "edges have shape (64, 64); wanted (128, 128)"
+    if kind == "missing weights":
+        return arguments | {"--weights": "none"}, "none: there is no such folder"
+    if kind == "empty weights":
+        (folder / "empty").mkdir()
+        return arguments | {"--weights": "empty"}, "empty/edge_generator/config.json: there is no such file"
+    if kind == "output in no folder":
+        return arguments | {"--out": "none/out.png"}, "there is no folder none"
+    if kind == "output is a folder":
+        (folder / "dir.png").mkdir()
+        return arguments | {"--out": "dir.png"}, "dir.png: cannot be written"
+    if kind == "edges' output in no folder":
+        return arguments | {"--save-edges": "none/edges.png"}, "there is no folder none"
+    assert kind == "unknown output format"
+    return arguments | {"--out": "out.xyz"}, "cannot write this kind of file"
+
+
+@pytest.mark.parametrize("kind", [
+    "text file as photo", "truncated jpeg", "zero bytes", "missing photo", "missing mask", "folder as photo",
+    "mask of another size", "all hole", "edges of another size", "missing weights", "empty weights",
+    "output in no folder", "output is a folder", "edges' output in no folder", "unknown output format",
+])  # fmt: skip
+def test_bad_input_is_one_line_and_nothing_is_written(files, kind):
+    arguments, wanted = _spoil(kind, files)
+    before = sorted(files.rglob("*"))
+    words = [arguments.pop("photo"), arguments.pop("mask")] + [word for pair in arguments.items() for word in pair]
+    with pytest.raises(SystemExit) as stop:
+        main(["inpaint", *words])
+    message = str(stop.value.code)
+    assert message.startswith("edgeconnect-lite: ") and wanted in message and "\n" not in message
+    assert sorted(files.rglob("*")) == before
+
+
+def test_an_error_leaves_the_process_with_code_1_and_no_traceback(files):
+    command = [sys.executable, "-m", "edgeconnect_lite.cli", "inpaint", "none.png", "mask.png", "--out", "out.png"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr == "edgeconnect-lite: none.png: there is no such file\n"
+    assert done.stdout == ""
+
+
+def test_prepare_names_what_it_skips(files, capsys):
+    (files / "broken.jpg").write_text("nothing")
+    main(["prepare", ".", "--out", "list.txt"])
+    shown = capsys.readouterr()
+    assert "skipped: broken.jpg: not a picture" in shown.err and "2 of 3 pictures" in shown.out
+    assert (files / "list.txt").read_text().split() == ["mask.png", "photo.png"]
+
+
+def test_evaluate_writes_the_figures_by_bin_and_method(files):
+    main(["evaluate", "--limit", "2", "--json", "figures.json"])
+    strokes = json.loads((files / "figures.json").read_text())["results"]["strokes"]
+    assert list(strokes) == ["any", "0-10%", "10-20%", "20-30%", "30-40%", "40-50%", "50-60%"]
+    for methods in strokes.values():
+        assert list(methods) == ["telea", "predicted", "true", "none"]
+        assert {"psnr", "ssim", "l1", "precision", "recall", "f1", "f1_1px"} <= set(methods["predicted"])
+        assert methods["true"]["edge_effect"] > 0 and methods["telea"]["photos"] == 2
+    assert 0.5 <= strokes["50-60%"]["telea"]["hole_ratio"] <= 0.6
+
+
+def test_evaluate_on_folders(files, capsys):
+    for name, kind in (("faces", "photo.png"), ("holes", "mask.png")):
+        (files / name).mkdir()
+        (files / kind).rename(files / name / kind)
+    main(["evaluate", "--photos", "faces", "--masks", "holes", "--json", "figures.json"])
+    assert list(json.loads((files / "figures.json").read_text())["results"]) == ["holes"]
+    assert "everything on the hole" in capsys.readouterr().out
+
+
+def test_train_and_resume_by_command(files, capsys):
+    tiny = ["--width", "4", "--bottom", "8", "--blocks", "1", "--size", "64", "--batch-size", "2", "--validation", "2",
+            "--photos", "faces", "--log-every", "1", "--threads", "1"]  # fmt: skip
+    main(["train", "edge", "--out", "run", "--steps", "2", *tiny])
+    with pytest.raises(SystemExit, match="holds a checkpoint already; pass --resume"):
+        main(["train", "edge", "--out", "run", "--steps", "3", *tiny])
+    main(["train", "edge", "--out", "run", "--steps", "3", "--resume", *tiny])
+    steps = [json.loads(line)["step"] for line in (files / "run/log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 2, 3, 3]
+    with pytest.raises(SystemExit, match="VGG19's weights are not at"):
+        main(["train", "image", "--out", "other", "--steps", "1", "--vgg19", "none.pth", *tiny])
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "edge", "--out", "third", "--condition", "moon", *tiny])
+    assert stop.value.code == 2 and "condition" in capsys.readouterr().err
+
+
+def test_lab_outside_a_checkout_says_so(monkeypatch, tmp_path):
+    import edgeconnect_lite.cli as cli
+
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site-packages/edgeconnect_lite/cli.py"))
+    with pytest.raises(SystemExit, match="get a checkout of edgeconnect-lite"):
+        main(["lab"])

@@ -1,0 +1,216 @@
+"""Inpainter: the whole line, its promises about known pixels and the hole, and its errors."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from edgeconnect_lite import FacePhotos, Inpainter, composite, known_edges, stroke_mask, true_edges
+from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
+from edgeconnect_lite.inpainting import STAGES, BadWeights, as_edges, weights_folder
+from edgeconnect_lite.masks import BadMask
+from edgeconnect_lite.photos import BadPhoto
+
+
+@pytest.fixture(scope="module")
+def inpainter():
+    return Inpainter.from_pretrained(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    return Inpainter(EdgeGenerator(4, 8, 1), ImageGenerator(4, 8, 1), size=32, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def face():
+    return FacePhotos("test")[16]
+
+
+@pytest.fixture(scope="module")
+def hole():
+    return stroke_mask(np.random.default_rng(0), ratio=(0.2, 0.3))
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_composite_keeps_known_pixels_and_fills_the_hole(height, width, seed):
+    rng = np.random.default_rng(seed)
+    photo, painted = rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    mask = rng.random((height, width)) < 0.5
+    result = composite(photo, painted, mask)
+    assert result.dtype == np.uint8 and np.array_equal(result[~mask], photo[~mask])
+    assert np.array_equal(result[mask], painted[mask])
+
+
+@given(st.integers(2, 90), st.integers(2, 90), st.integers(0, 2**32 - 1))
+@settings(max_examples=15, deadline=None, derandomize=True)
+def test_any_size_keeps_known_pixels_bit_for_bit(tiny, height, width, seed):
+    rng = np.random.default_rng(seed)
+    photo = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    mask = rng.random((height, width)) < 0.3
+    mask[0, 0] = False
+    result = tiny(photo, mask)
+    assert result.shape == photo.shape and result.dtype == np.uint8
+    assert np.array_equal(result[~mask], photo[~mask])
+    edges = tiny.predict_edges(photo, mask)
+    assert edges.shape == mask.shape and edges.dtype == np.float32 and edges.min() >= 0 and edges.max() <= 1
+
+
+@pytest.mark.parametrize("size", [128, 256])
+def test_noise_in_the_hole_changes_no_bit(inpainter, face, hole, size):
+    photo = face.repeat(size // 128, 0).repeat(size // 128, 1)
+    mask = hole.repeat(size // 128, 0).repeat(size // 128, 1)
+    noise = np.random.default_rng(1).integers(0, 256, photo.shape, dtype=np.uint8)
+    noisy = np.where(mask[..., None], noise, photo)
+    assert not np.array_equal(photo, noisy)
+    for a, b in zip(inpainter._sample(photo, mask)[:3], inpainter._sample(noisy, mask)[:3]):
+        assert torch.equal(a, b)
+    assert np.array_equal(inpainter.predict_edges(photo, mask), inpainter.predict_edges(noisy, mask))
+    clean, dirty = inpainter(photo, mask), inpainter(noisy, mask)
+    assert np.array_equal(clean, dirty)
+
+
+def test_predicted_edges_are_the_known_ones_away_from_the_hole(inpainter, face, hole):
+    edges = inpainter.predict_edges(face, hole)
+    known = known_edges(face, hole)
+    assert known.sum() > 100 and np.array_equal(edges[known], np.ones(known.sum(), np.float32))
+    assert set(np.unique(edges[~hole & (edges > 0)])) != {1.0}  # within 2 px of the hole they are predicted
+
+
+def test_the_predicted_edges_given_back_make_the_same_picture(inpainter, face, hole):
+    edges = inpainter.predict_edges(face, hole)
+    assert np.array_equal(inpainter(face, hole), inpainter(face, hole, edges))
+    assert np.array_equal(inpainter(face, hole), inpainter(face, hole, edges > 0.5))
+
+
+def test_the_shipped_stages_do_their_work(inpainter, face, hole):
+    true = true_edges(face)
+    predicted = inpainter.predict_edges(face, hole) > 0.5
+    assert (predicted & true & hole).sum() > 0.3 * (true & hole).sum()
+    with_edges, without = inpainter(face, hole, true), inpainter(face, hole, known_edges(face, hole))
+    assert np.abs(with_edges[hole].astype(float) - without[hole]).mean() > 2
+
+
+def test_a_drawn_stroke_reaches_the_network_even_outside_the_hole(inpainter, face, hole):
+    edges = known_edges(face, hole)
+    drawn = edges.copy()
+    drawn[60, 20:100] = True
+    assert not np.array_equal(inpainter.paint(face, hole, edges), inpainter.paint(face, hole, drawn))
+
+
+def test_a_thin_stroke_survives_the_shrinking_of_a_large_photo(inpainter):
+    photo = np.full((512, 512, 3), 128, np.uint8)
+    mask = np.zeros((512, 512), bool)
+    mask[100:400, 100:400] = True
+    edges = np.zeros((512, 512), bool)
+    without = inpainter(photo, mask, edges)
+    edges[250, 120:380] = True
+    assert not np.array_equal(inpainter(photo, mask, edges), without)
+
+
+def test_no_hole_gives_the_photo_back(inpainter, face):
+    assert np.array_equal(inpainter(face, np.zeros((128, 128), bool)), face)
+
+
+def test_one_pixel(inpainter):
+    photo = np.full((1, 1, 3), 7, np.uint8)
+    assert np.array_equal(inpainter(photo, np.zeros((1, 1), bool)), photo)
+    with pytest.raises(BadMask, match="all hole"):
+        inpainter(photo, np.ones((1, 1), bool))
+
+
+def test_a_photo_of_twelve_megapixels(inpainter):
+    photo = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
+    mask = np.zeros((3000, 4000), bool)
+    mask[1000:1900, 1500:2500] = True
+    result = inpainter(photo, mask)
+    assert result.shape == photo.shape and np.array_equal(result[~mask], photo[~mask])
+    assert result[mask].std() < photo[mask].std()  # painted at the networks' scale, not copied
+
+
+@pytest.mark.parametrize("form", ["gray", "rgba", "float"])
+def test_gray_rgba_and_float_photos(inpainter, face, hole, form):
+    photo = {
+        "gray": face[..., 0],
+        "rgba": np.dstack([face, np.full((128, 128), 255, np.uint8)]),
+        "float": face / np.float32(255),
+    }[form]
+    rgb = {"gray": np.repeat(face[..., :1], 3, 2), "rgba": face, "float": face}[form]
+    result = inpainter(photo, hole)
+    assert result.shape == (128, 128, 3) and np.array_equal(result[~hole], rgb[~hole])
+
+
+def test_bad_arguments_say_what_came_and_what_was_wanted(inpainter, face, hole):
+    broken = face / np.float32(255)
+    broken[5, 5] = np.nan
+    with pytest.raises(BadPhoto, match="3 NaN values; wanted"):
+        inpainter(broken, hole)
+    with pytest.raises(BadMask, match="mask is 64 x 64 and the photo 128 x 128"):
+        inpainter(face, hole[:64, :64])
+    with pytest.raises(BadMask, match="all hole"):
+        inpainter(face, np.ones((128, 128), bool))
+    with pytest.raises(ValueError, match=r"edges have shape \(64, 64\); wanted \(128, 128\)"):
+        inpainter(face, hole, hole[:64, :64])
+    with pytest.raises(ValueError, match="dtype uint8; wanted bool"):
+        as_edges(hole.astype(np.uint8), (128, 128))
+    with pytest.raises(ValueError, match="values from 0 to 2"):
+        as_edges(hole * 2.0, (128, 128))
+
+
+@pytest.fixture
+def weights(tmp_path):
+    shutil.copytree(weights_folder(), tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+def test_shipped_weights_are_float16_and_loaded_as_float32(weights, inpainter):
+    for stage in STAGES:
+        assert {v.dtype for v in load_file(weights / stage / "model.safetensors").values()} == {torch.float16}
+    assert {p.dtype for p in inpainter.edge_generator.parameters()} == {torch.float32}
+
+
+def test_a_folder_wins_and_missing_ones_are_errors(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Inpainter.from_pretrained("weights").size == 128
+    for name in ("nowhere", "./owner/name", str(tmp_path / "nowhere")):  # never sent to a hub
+        with pytest.raises(BadWeights, match="no such folder"):
+            Inpainter.from_pretrained(name)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_missing_weight_file_is_named(weights, stage, file):
+    (weights / stage / file).unlink()
+    with pytest.raises(BadWeights, match=f"{stage}/{file}: there is no such file"):
+        Inpainter.from_pretrained(weights)
+
+
+def test_wrong_weights_are_never_replaced_by_random_ones(weights):
+    config, model = weights / "edge_generator/config.json", weights / "edge_generator/model.safetensors"
+    good_config, state = config.read_text(), load_file(model)
+    config.write_text(json.dumps(json.loads(good_config) | {"width": 12}))
+    with pytest.raises(BadWeights, match="another architecture"):
+        Inpainter.from_pretrained(weights)
+    config.write_text('{"colour": "blue"}')
+    with pytest.raises(BadWeights, match="not a configuration of EdgeGenerator"):
+        Inpainter.from_pretrained(weights)
+    config.write_text(good_config)
+    save_file({name: value for name, value in state.items() if name != "unet.outlet.bias"}, model)
+    with pytest.raises(BadWeights, match=r"unet\.outlet\.bias"):
+        Inpainter.from_pretrained(weights)
+    save_file(state | {"unet.outlet.bias": torch.tensor([float("nan")])}, model)
+    with pytest.raises(BadWeights, match="not finite"):
+        Inpainter.from_pretrained(weights)
+    model.write_bytes(b"not a safetensors file")
+    with pytest.raises(BadWeights, match="cannot be read|can be read"):
+        Inpainter.from_pretrained(weights)
+    shutil.copy(weights / "image_generator/model.safetensors", model)
+    with pytest.raises(BadWeights, match="another architecture"):
+        Inpainter.from_pretrained(weights)

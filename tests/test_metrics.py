@@ -1,0 +1,188 @@
+"""metrics.py: by the formulas, on the hole and nowhere else."""
+
+import cv2
+import numpy as np
+import pytest
+from helpers import blob_mask, few, noise_photo, shapes_photo, with_noise_in_hole
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeconnect_lite.metrics import EdgeCounts, edge_effect, hole_l1, hole_psnr, hole_ssim, telea
+
+seeds = st.integers(0, 2**16)
+sides = st.integers(8, 40)
+
+
+def case(height, width, seed):
+    return noise_photo(height, width, seed), noise_photo(height, width, seed + 1), blob_mask(height, width, seed)
+
+
+@few(25)
+@given(sides, sides, seeds)
+def test_l1_and_psnr_by_their_formulas(height, width, seed):
+    result, photo, mask = case(height, width, seed)
+    gaps = [int(result[i, j, c]) - int(photo[i, j, c]) for i, j in zip(*np.nonzero(mask)) for c in range(3)]
+    assert hole_l1(result, photo, mask) == pytest.approx(sum(abs(gap) for gap in gaps) / len(gaps))
+    assert edge_effect(result, photo, mask) == hole_l1(result, photo, mask)
+    mean_square = sum(gap * gap for gap in gaps) / len(gaps)
+    assert hole_psnr(result, photo, mask) == pytest.approx(10 * np.log10(255 * 255 / mean_square))
+
+
+def test_known_values():
+    photo, mask = np.full((8, 8, 3), 100, np.uint8), np.zeros((8, 8), bool)
+    mask[2:4, 2:4] = True
+    result = photo.copy()
+    result[mask] = 110
+    assert hole_l1(result, photo, mask) == hole_l1(photo, result, mask) == 10
+    assert hole_psnr(result, photo, mask) == pytest.approx(28.1308036)  # 20 log10(25.5)
+    assert hole_psnr(photo, photo, mask) == float("inf")
+    assert hole_psnr(255 * (photo * 0 + 1), photo * 0, mask) == 0
+    assert hole_ssim(photo, photo, mask) == pytest.approx(1)
+
+
+@few(15)
+@given(sides, sides, seeds)
+def test_a_change_outside_the_hole_changes_nothing(height, width, seed):
+    result, photo, mask = case(height, width, seed)
+    elsewhere = np.where(mask[..., None], result, noise_photo(height, width, seed + 2))
+    assert hole_l1(elsewhere, photo, mask) == hole_l1(result, photo, mask)
+    assert hole_psnr(elsewhere, photo, mask) == hole_psnr(result, photo, mask)
+
+
+def test_ssim_by_its_equation_on_one_pixel():
+    result, photo = noise_photo(15, 15, 1), noise_photo(15, 15, 2) // 2
+    result = (result // 4 + photo).astype(np.uint8)
+    mask = np.zeros((15, 15), bool)
+    mask[7, 7] = True
+    scores = []
+    for channel in range(3):
+        x, y = (picture[4:11, 4:11, channel].astype(np.float64).ravel() for picture in (result, photo))  # 7 x 7 around it
+        (var_x, cov), (_, var_y) = np.cov(x, y)
+        c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+        luminance = (2 * x.mean() * y.mean() + c1) / (x.mean() ** 2 + y.mean() ** 2 + c1)
+        scores.append(luminance * (2 * cov + c2) / (var_x + var_y + c2))
+    assert hole_ssim(result, photo, mask) == pytest.approx(np.mean(scores), rel=1e-9)
+
+
+def test_ssim_averages_the_hole_and_does_not_see_far_changes():
+    photo, mask = shapes_photo(64, 64), np.zeros((64, 64), bool)
+    mask[20:30, 20:30] = True
+    result = with_noise_in_hole(photo, mask)
+    far = result.copy()
+    far[40:] = noise_photo(24, 64)
+    assert hole_ssim(far, photo, mask) == pytest.approx(hole_ssim(result, photo, mask), abs=1e-12)
+    singles = []
+    for i, j in zip(*np.nonzero(mask)):
+        one = np.zeros_like(mask)
+        one[i, j] = True
+        if (i + j) % 5 == 0:
+            singles.append((one, hole_ssim(result, photo, one)))
+    some = np.any([one for one, _ in singles], axis=0)
+    assert hole_ssim(result, photo, some) == pytest.approx(np.mean([score for _, score in singles]))
+    assert -1 <= hole_ssim(result, photo, mask) < 0.5
+
+
+# Telea
+
+
+@few(10)
+@given(sides, sides, seeds)
+def test_telea_does_not_look_into_the_hole(height, width, seed):
+    photo, mask = shapes_photo(height, width, seed), blob_mask(height, width, seed)
+    before = photo.copy()
+    filled = telea(photo, mask)
+    assert np.array_equal(filled[~mask], photo[~mask]) and np.array_equal(photo, before)
+    assert np.array_equal(filled, telea(with_noise_in_hole(photo, mask), mask))
+
+
+def test_telea_is_opencv_s_with_radius_3():
+    photo, mask = shapes_photo(50, 60), blob_mask(50, 60)
+    blank = photo * ~mask[..., None]
+    wanted = cv2.inpaint(blank, mask.astype(np.uint8) * 255, 3, cv2.INPAINT_TELEA)
+    assert np.array_equal(telea(photo, mask)[mask], wanted[mask])
+    even = np.full((20, 20, 3), 90, np.uint8)
+    hole = np.zeros((20, 20), bool)
+    hole[5:15, 5:15] = True
+    assert np.abs(telea(even, hole).astype(int) - 90).max() <= 1
+
+
+# edges
+
+
+def line(*columns, size=8):
+    edges = np.zeros((size, size), bool)
+    edges[:, columns] = True
+    return edges
+
+
+def whole(size=8):
+    return np.ones((size, size), bool)
+
+
+def test_exact_edges():
+    counts = EdgeCounts()
+    counts.add(line(1, 2), line(2, 3, 4), whole())
+    assert (counts.predicted, counts.true, counts.predicted_hits, counts.true_hits) == (16, 24, 8, 8)
+    assert (counts.precision, counts.recall) == (1 / 2, 1 / 3)
+    assert counts.f1 == pytest.approx(2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3))
+
+
+def test_edges_within_one_px():
+    counts = EdgeCounts(tolerance=1)
+    counts.add(line(1, 6), line(2, 4), whole())
+    assert (counts.precision, counts.recall) == (1 / 2, 1 / 2)
+    diagonal = EdgeCounts(tolerance=1)
+    one, other = np.zeros((2, 8, 8), bool)
+    one[3, 3] = other[4, 4] = True  # 1 px in either axis
+    diagonal.add(one, other, whole())
+    assert (diagonal.precision, diagonal.recall, diagonal.f1) == (1, 1, 1)
+    other[4, 4], other[3, 5] = False, True
+    far = EdgeCounts(tolerance=1)
+    far.add(one, other, whole())
+    assert (far.precision, far.recall, far.f1) == (0, 0, 0)
+
+
+def test_an_edge_outside_the_hole_helps_nobody():
+    mask = np.zeros((8, 8), bool)
+    mask[:, 4:] = True
+    counts = EdgeCounts(tolerance=1)
+    counts.add(line(4), line(3), mask)  # the true line is 1 px away, but known already
+    assert (counts.predicted, counts.true, counts.predicted_hits) == (8, 0, 0)
+    counts = EdgeCounts(tolerance=1)
+    counts.add(line(3), line(4), mask)
+    assert (counts.predicted, counts.true, counts.true_hits) == (0, 8, 0)
+
+
+@few(40)
+@given(seeds, st.sampled_from([0, 1]))
+def test_counts_by_brute_force(seed, tolerance):
+    rng = np.random.default_rng(seed)
+    predicted, true = rng.random((2, 9, 7)) < 0.2
+    mask = rng.random((9, 7)) < 0.6
+
+    def hits(some, others):
+        found = 0
+        for i, j in zip(*np.nonzero(some & mask)):
+            near = [max(abs(i - k), abs(j - m)) <= tolerance for k, m in zip(*np.nonzero(others & mask))]
+            found += any(near)
+        return found
+
+    counts = EdgeCounts(tolerance)
+    counts.add(predicted, true, mask)
+    wanted = ((predicted & mask).sum(), (true & mask).sum(), hits(predicted, true), hits(true, predicted))
+    assert (counts.predicted, counts.true, counts.predicted_hits, counts.true_hits) == wanted
+
+
+def test_counts_are_pooled_over_pictures_not_averaged():
+    counts = EdgeCounts()
+    counts.add(line(1), line(1), whole())  # 8 of 8
+    counts.add(line(0, 1, 2, 3, size=12), line(0, size=12), whole(12))  # 12 of 48
+    assert counts.precision == 20 / 56
+    assert counts.recall == 1
+
+
+def test_nothing_predicted_and_nothing_true_are_zero_not_nan():
+    counts = EdgeCounts()
+    assert (counts.precision, counts.recall, counts.f1) == (0, 0, 0)
+    counts.add(line(), line(3), whole())
+    assert (counts.precision, counts.recall, counts.f1) == (0, 0, 0)
