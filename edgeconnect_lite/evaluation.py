@@ -60,12 +60,12 @@ def evaluate(
         ratios.append(mask.mean())
     if not ratios:
         raise ValueError("no photo to evaluate on")
-    table = {
-        method: dict(zip(("psnr", "ssim", "l1"), np.mean(rows, axis=0).tolist())) for method, rows in scores.items()
-    }
+    table: dict[str, dict[str, float]] = {}
+    for method, rows in scores.items():
+        psnr, ssim, l1 = np.mean(rows, axis=0).tolist()
+        table[method] = {"psnr": psnr, "ssim": ssim, "l1": l1}
+        table[method] |= {"photos": len(ratios), "hole_ratio": float(np.mean(ratios))}
     table["predicted"] |= {"precision": exact.precision, "recall": exact.recall, "f1": exact.f1}
     table["predicted"] |= {"precision_1px": near.precision, "recall_1px": near.recall, "f1_1px": near.f1}
     table["true"] |= {"edge_effect": float(np.mean(effects))}
-    for method in METHODS:
-        table[method] |= {"photos": len(ratios), "hole_ratio": float(np.mean(ratios))}
     return table

@@ -20,7 +20,7 @@ class Panel(Figure):
     """A matplotlib figure of photos: notebooks store it as JPEG, a tenth of the size of a PNG."""
 
     def _repr_jpeg_(self) -> bytes:
-        return self.to_bytes("jpg", pil_kwargs={"quality": 85})
+        return self.to_bytes("jpg", dpi=80, pil_kwargs={"quality": 82})
 
     def to_bytes(self, format: str = "png", dpi: int = 110, **options) -> bytes:
         """The encoded picture. format: png, jpg or webp."""
@@ -36,7 +36,7 @@ class Plot(Panel):
         return None
 
     def _repr_png_(self) -> bytes:
-        return self.to_bytes("png", metadata={"Software": None})
+        return self.to_bytes("png", dpi=80, metadata={"Software": None})
 
 
 def as_picture(array: np.ndarray) -> np.ndarray:

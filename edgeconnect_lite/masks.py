@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeconnect_lite.photos import BadPhoto, decode_photo, list_pictures, read_bytes
 
-CANVAS = 512  # strokes are drawn at this size, the data set's own, and then shrunk
+DATA_SET_SIZE = 512  # px: the size at which the Quick, Draw! masks and their stroke widths are given
 BINS: tuple[tuple[float, float], ...] = ((0.0, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))
 
 
@@ -90,23 +90,25 @@ def _doodle(rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_stroke(canvas: np.ndarray, rng: np.random.Generator) -> None:
-    """Draw one doodle on a (512, 512) canvas; it may reach over the border, as in a picture cropped at its centre."""
-    extent = rng.uniform(0.35, 1.0) * CANVAS
-    centre = rng.uniform(0, CANVAS, 2)
-    width = rng.uniform(5, 15) * rng.uniform(1, 1.5)
+    """Draw one doodle on a square canvas; it may reach over the border, as in a picture cropped at its centre."""
+    side = len(canvas)
+    extent = rng.uniform(0.35, 1.0) * side
+    centre = rng.uniform(0, side, 2)
+    width = rng.uniform(5, 15) * rng.uniform(1, 1.5) * side / DATA_SET_SIZE
     points = np.round(_doodle(rng) * extent + centre).astype(np.int32)
     cv2.polylines(canvas, [points], False, 255, max(1, round(width)))
 
 
 def _draw_brush(canvas: np.ndarray, rng: np.random.Generator) -> None:
     """Draw one free-form brush line: 4 to 11 segments that turn back and forth, round joints, 12 to 40 px at 256."""
-    scale = CANVAS / 256
-    width = round(rng.uniform(12, 40) * scale)
-    points, heading = [rng.uniform(0, CANVAS, 2)], rng.uniform(0, 2 * np.pi)
+    side = len(canvas)
+    scale = side / 256
+    width = max(1, round(rng.uniform(12, 40) * scale))
+    points, heading = [rng.uniform(0, side, 2)], rng.uniform(0, 2 * np.pi)
     for _ in range(rng.integers(4, 12)):
         heading += np.pi - rng.uniform(0.3, 1.2) * rng.choice([-1, 1])  # sharp turns, as one rubs with a brush
         step = rng.uniform(20, 60) * scale * np.array([np.cos(heading), np.sin(heading)])
-        points.append(np.clip(points[-1] + step, 0, CANVAS - 1))
+        points.append(np.clip(points[-1] + step, 0, side - 1))
     line = np.round(np.array(points)).astype(np.int32)
     cv2.polylines(canvas, [line], False, 255, width)
 
@@ -117,10 +119,12 @@ def _shrink(canvas: np.ndarray, size: int) -> np.ndarray:
 
 def _drawn_mask(draw: Callable, count: int, rng: np.random.Generator, size: int, ratio: tuple[float, float] | None):
     """Draw `count` lines, or with a ratio as many as it takes: a line that would overshoot is taken back."""
+    if size < 16:
+        raise ValueError(f"size is {size}; wanted at least 16 px to draw a mask on")
     low, high = _check_ratio(ratio) if ratio else (0.0, 1.0)
     target = rng.uniform(low, 0.3 * low + 0.7 * high)
     while True:
-        canvas = np.zeros((CANVAS, CANVAS), np.uint8)
+        canvas = np.zeros((2 * size, 2 * size), np.uint8)  # drawn at twice the size, then halved: softer steps
         for _ in range(count if ratio is None else 200):
             before = canvas.copy() if ratio else canvas
             draw(canvas, rng)

@@ -157,7 +157,9 @@ class FacePhotos:
 
     def __getitem__(self, index: int) -> np.ndarray:
         data = np.frombuffer(self._archive().read(self.records[index]["file"]), np.uint8)
-        photo = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        photo = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        if photo is None:
+            raise BadPhoto(f"{self.records[index]['file']} of the shipped faces is broken; install the package again")
         return photo if self.size == 128 else centre_square(photo, self.size)
 
     def __iter__(self) -> Iterator[np.ndarray]:

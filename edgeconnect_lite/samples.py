@@ -46,12 +46,13 @@ class Sample(NamedTuple):
 def make_sample(photo: np.ndarray, mask: np.ndarray, low: float = LOW, high: float = HIGH) -> Sample:
     """The ground truth of one photo, uint8 (H, W, 3), and one mask, bool (H, W)."""
     gray = to_gray(photo)
+    level = np.float32(255)
     return Sample(
-        photo=torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1))).float().div_(255),
-        gray=torch.from_numpy(gray)[None].float().div_(255),
-        mask=torch.from_numpy(mask)[None].float(),
-        edges=torch.from_numpy(true_edges(gray, low, high))[None].float(),
-        known_edges=torch.from_numpy(known_edges(gray, mask, low, high))[None].float(),
+        photo=torch.from_numpy(np.divide(photo.transpose(2, 0, 1), level, order="C")),
+        gray=torch.from_numpy(gray / level)[None],
+        mask=torch.from_numpy(mask.astype(np.float32))[None],
+        edges=torch.from_numpy(true_edges(gray, low, high).astype(np.float32))[None],
+        known_edges=torch.from_numpy(known_edges(gray, mask, low, high).astype(np.float32))[None],
     )
 
 

@@ -200,11 +200,12 @@ def begin(config: Training, out: str | Path, resume: bool) -> tuple[Accelerator,
         raise ValueError(
             f"{config.photos}: {len(photos)} photos are too few; wanted {config.validation} + {config.batch_size}"
         )
-    held_out = list(iterate_samples(Subset(photos, range(kept, len(photos))), masks, config.seed))
+    train, held_out = (Subset(photos, part) for part in (range(kept), range(kept, len(photos))))  # type: ignore
     accelerator = Accelerator(
         mixed_precision=config.precision, dataloader_config=DataLoaderConfiguration(split_batches=True)
     )
-    return accelerator, Samples(Subset(photos, range(kept)), masks, config.seed), held_out, out
+    fixed = list(iterate_samples(held_out, masks, config.seed))  # type: ignore[arg-type]
+    return accelerator, Samples(train, masks, config.seed), fixed, out  # type: ignore[arg-type]
 
 
 def open_photos(name: str, size: int) -> FacePhotos | PhotoFolder:

@@ -6,6 +6,7 @@ A notebook that fails stays as it was, the cell is named, and the exit code is 1
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -58,10 +59,10 @@ def execute(notebook, folder):
         env = {**os.environ, "TQDM_DISABLE": "1", "IPYTHONDIR": ipython_folder}
         env.pop("MPLBACKEND", None)
         try:
-            client.execute(env=env)
+            client.execute(env=env, stderr=subprocess.DEVNULL)  # the kernel's own log; what cells print goes into outputs
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             kinds = [cell.cell_type for cell in notebook.cells[: place[-1] + 1]]
-            raise RuntimeError(f"code cell {kinds.count('code')}, cell {len(kinds)} of all\n{error}") from error
+            raise RuntimeError(f"code cell {kinds.count('code')}, cell {len(kinds)} of all\n{error}") from None
 
 
 def canonical(notebook):

@@ -1,6 +1,7 @@
 """What several test files share: seeded pictures, tiny folders of photos, and Python in a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,10 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+import edgeconnect_lite
+
 KERNELS_HOME = str(Path(edgeconnect_kernels.__file__).parents[1])  # what stands on the path of an installed package
+BOTH_HOMES = os.pathsep.join([KERNELS_HOME, str(Path(edgeconnect_lite.__file__).parents[1])])
 
 
 def few(examples: int) -> settings:
@@ -69,9 +73,28 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.dtype == b.dtype and torch.equal(a, b)
 
 
-def run_python(code: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
-    """Run code in a fresh interpreter in the folder cwd, with the kernels' shelf alone on PYTHONPATH."""
-    environment = {**os.environ, "PYTHONPATH": KERNELS_HOME, **variables}
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+def run_python(
+    code: str, cwd: Path, path: str = KERNELS_HOME, timeout: float = 120, **variables: str
+) -> subprocess.CompletedProcess:
+    """Run code in a fresh interpreter in the folder cwd, with `path` as PYTHONPATH.
+
+    A process that hangs is ended, with all that it started, and gives the return code -9.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        output, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)

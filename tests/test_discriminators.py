@@ -52,7 +52,12 @@ def test_features_are_leaky_and_belong_to_the_picture():
 
 
 def test_the_default_width_is_32():
-    assert [tuple(layer.weight.shape[:2]) for layer in PatchDiscriminator(5).layers] == [(32, 5), (64, 32), (128, 64), (256, 128)]
+    assert [tuple(layer.weight.shape[:2]) for layer in PatchDiscriminator(5).layers] == [
+        (32, 5),
+        (64, 32),
+        (128, 64),
+        (256, 128),
+    ]
 
 
 @pytest.mark.parametrize(("condition", "stage_1", "stage_2"), [("nothing", 0, 0), ("mask", 1, 1), ("mask+photo", 2, 4)])

@@ -73,7 +73,11 @@ def test_near_hole_is_a_square_around_every_hole_pixel(height, width, seed, marg
 def test_known_edges_do_not_depend_on_the_hole(kind, height, width, seed):
     photo, mask = photo_of(kind, height, width, seed), blob_mask(height, width, seed)
     edges = known_edges(photo, mask)
-    for other in (with_noise_in_hole(photo, mask), photo * ~mask[..., None], photo | (255 * mask[..., None]).astype(np.uint8)):
+    for other in (
+        with_noise_in_hole(photo, mask),
+        photo * ~mask[..., None],
+        photo | (255 * mask[..., None]).astype(np.uint8),
+    ):
         assert np.array_equal(edges, known_edges(other, mask))
 
 

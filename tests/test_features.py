@@ -25,7 +25,9 @@ def state():
     weights = {}
     generator = torch.Generator().manual_seed(0)
     for place, (out, inputs) in LAYERS.items():
-        weights[f"features.{place}.weight"] = torch.randn(out, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
+        weights[f"features.{place}.weight"] = (
+            torch.randn(out, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
+        )
         weights[f"features.{place}.bias"] = torch.randn(out, generator=generator) * 0.1
     return weights
 
@@ -116,7 +118,9 @@ def test_a_pth_file_is_loaded_if_its_name_holds_its_hash(state, tmp_path, monkey
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     shutil.move(named, tmp_path / "hub/checkpoints" / VGG19_FILE)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    with pytest.raises(ValueError, match=f"{VGG19_FILE}: its SHA-256 begins with {digest[:8]}; wanted the digits in its name"):
+    with pytest.raises(
+        ValueError, match=f"{VGG19_FILE}: its SHA-256 begins with {digest[:8]}; wanted the digits in its name"
+    ):
         load_vgg19()
 
 
@@ -129,7 +133,9 @@ def test_a_pth_file_without_a_hash_in_its_name_is_refused(tmp_path):
 
 def test_a_file_of_other_names_is_refused(tmp_path):
     save_file({"conv1_1.weight": seeded(64, 3, 3, 3)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"other\.safetensors: holds no features\.0\.weight; wanted VGG19 with torchvision's"):
+    with pytest.raises(
+        ValueError, match=r"other\.safetensors: holds no features\.0\.weight; wanted VGG19 with torchvision's"
+    ):
         VGG19Features(tmp_path / "other.safetensors")
 
 

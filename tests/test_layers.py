@@ -27,7 +27,9 @@ def by_hand(layer: GatedConv2d, x: np.ndarray, stride: int = 1, dilation: int = 
     return np.where(feature > 0, feature, np.expm1(np.minimum(feature, 0))) / (1 + np.exp(-gate))
 
 
-@pytest.mark.parametrize(("side", "stride", "dilation"), [(3, 1, 1), (3, 2, 1), (3, 1, 2), (5, 1, 1), (1, 1, 1), (5, 2, 1)])
+@pytest.mark.parametrize(
+    ("side", "stride", "dilation"), [(3, 1, 1), (3, 2, 1), (3, 1, 2), (5, 1, 1), (1, 1, 1), (5, 2, 1)]
+)
 def test_a_gated_convolution_is_what_a_loop_gives(side, stride, dilation):
     layer = GatedConv2d(3, 4, side, stride, dilation).double()
     x = seeded(2, 3, 11, 14)

@@ -117,7 +117,9 @@ def test_gram_matrix_and_style_loss(seed):
 
     for features in real:
         np.testing.assert_allclose(losses.gram_matrix(features).numpy(), gram(features.numpy()), rtol=1e-10, atol=1e-14)
-    close(losses.style_loss(real, fake), sum(np.abs(gram(a.numpy()) - gram(b.numpy())).mean() for a, b in zip(real, fake)))
+    close(
+        losses.style_loss(real, fake), sum(np.abs(gram(a.numpy()) - gram(b.numpy())).mean() for a, b in zip(real, fake))
+    )
 
 
 def test_style_does_not_mind_where():

@@ -86,7 +86,9 @@ def test_strokes_are_thin_and_few():
     assert 0.04 < shares.mean() < 0.2
     assert shares.max() < 0.5
     thickest = [cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5).max() for mask in masks]
-    assert np.median(thickest) < 6  # 15 x 1.5 px at 512 is 5.6 px at 128: half of it from a stroke's middle, crossings more
+    assert (
+        np.median(thickest) < 6
+    )  # 15 x 1.5 px at 512 is 5.6 px at 128: half of it from a stroke's middle, crossings more
 
 
 def test_a_brush_is_wider_than_a_stroke():
@@ -138,6 +140,12 @@ def test_an_unknown_kind_is_refused(kind):
         RandomMasks(kind)
 
 
+@pytest.mark.parametrize("draw", [stroke_mask, brush_mask])
+def test_a_size_too_small_to_draw_on_is_refused(draw):
+    with pytest.raises(ValueError, match="size is 8; wanted at least 16 px"):
+        draw(np.random.default_rng(0), 8)
+
+
 # as_mask
 
 
@@ -164,7 +172,10 @@ def test_as_mask_takes_a_mask_without_a_hole():
 @pytest.mark.parametrize(
     ("mask", "said"),
     [
-        (np.zeros((4, 4, 3), np.uint8), r"mask is uint8 \(4, 4, 3\); wanted \(H, W\) bool, or uint8 with >= 128 = hole"),
+        (
+            np.zeros((4, 4, 3), np.uint8),
+            r"mask is uint8 \(4, 4, 3\); wanted \(H, W\) bool, or uint8 with >= 128 = hole",
+        ),
         (np.zeros(4, bool), r"mask is bool \(4,\); wanted"),
         (np.zeros((4, 4), np.float32), r"mask is float32 \(4, 4\); wanted"),
         (np.zeros((4, 4), np.int64), "mask is int64"),

@@ -1,0 +1,434 @@
+"""training.py: tiny networks, a few steps; a resumed run is the uninterrupted one, bit for bit."""
+
+import itertools
+import json
+import math
+from dataclasses import asdict, fields, replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import noise_photo, same, save
+from safetensors.torch import load_file
+
+from edgeconnect_lite import losses, training
+from edgeconnect_lite.features import FeaturesNotFound
+from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
+from edgeconnect_lite.masks import MaskFolder, RandomMasks
+from edgeconnect_lite.photos import CelebA, FacePhotos, PhotoFolder, read_photo
+from edgeconnect_lite.samples import Sample, Samples, batches
+from edgeconnect_lite.training import (
+    EdgeTraining,
+    ImageTraining,
+    TrainingStopped,
+    given_edges,
+    learning_rate,
+    noise_of,
+    open_masks,
+    open_photos,
+    save_weights,
+    train_edge,
+    train_image,
+    weighted_sum,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads_as_before():
+    torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
+    yield
+    torch.set_num_threads(torch_threads)
+    cv2.setNumThreads(cv2_threads)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Fourteen shipped faces as a folder of small files."""
+    folder, faces = tmp_path_factory.mktemp("photos"), FacePhotos("test", 64)
+    for i in range(14):
+        save(folder / f"{i:02d}.png", faces[i])
+    return str(folder)
+
+
+def tiny(kind, photos, **changes):
+    shared = {
+        "width": 4,
+        "bottom": 8,
+        "blocks": 1,
+        "size": 64,
+        "batch_size": 2,
+        "steps": 4,
+        "validation": 4,
+        "threads": 1,
+    }
+    if kind is ImageTraining:
+        shared |= {"perceptual_weight": 0, "style_weight": 0}
+    return kind(photos=photos, log_every=2, **{**shared, **changes})
+
+
+STAGES = {
+    "edge": (EdgeTraining, train_edge, EdgeGenerator, "edge_cross_entropy"),
+    "image": (ImageTraining, train_image, ImageGenerator, "reconstruction_loss"),
+}
+each_stage = pytest.mark.parametrize("stage", STAGES)
+
+
+def read_log(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def equal_trees(a, b):
+    """Equal in every tensor and number, through dicts and lists."""
+    if isinstance(a, torch.Tensor):
+        return same(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal_trees(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(equal_trees(x, y) for x, y in zip(a, b))
+    return a == b
+
+
+def checkpoint(out):
+    return torch.load(out / "checkpoint.pt", weights_only=True)
+
+
+# whole runs
+
+
+@each_stage
+def test_a_short_run_writes_everything_that_it_promises(stage, photos, tmp_path):
+    kind, train, make, _ = STAGES[stage]
+    config = tiny(kind, photos)
+    generator = train(config, tmp_path / "deep/out")
+    out = tmp_path / "deep/out"
+    assert {path.name for path in out.iterdir()} == {
+        "checkpoint.pt", "config.json", "log.jsonl", "panel.png", f"{stage}_generator"
+    }  # fmt: skip
+    assert isinstance(generator, make)
+    stored = json.loads((out / "config.json").read_text())
+    assert stored == json.loads(json.dumps(asdict(config)))
+
+    folder = out / f"{stage}_generator"
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    assert json.loads((folder / "config.json").read_text()) == {"width": 4, "bottom": 8, "blocks": 1}
+    half = load_file(folder / "model.safetensors")
+    assert {value.dtype for value in half.values()} == {torch.float16}
+    assert all(same(half[name], value.half()) for name, value in generator.state_dict().items())
+    loaded = make.from_pretrained(folder)
+    assert all(same(value, half[name].float()) for name, value in loaded.state_dict().items())
+
+    lines = read_log(out)
+    terms = {
+        "discriminator",
+        "adversarial",
+        "feature_matching",
+        "cross_entropy" if stage == "edge" else "reconstruction",
+    }
+    assert [line.pop("step") for line in lines] == [2, 4, 4]
+    assert set(lines[0]) == set(lines[1]) == terms
+    assert set(lines[2]) == ({"precision", "recall", "f1"} if stage == "edge" else {"hole_psnr"})
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    columns = 3 if stage == "edge" else 4
+    assert read_photo(out / "panel.png").shape == (4 * 66 - 2, columns * 66 - 2, 3)
+    assert checkpoint(out)["step"] == 4
+
+
+@each_stage
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(stage, photos, tmp_path):
+    kind, train, _, _ = STAGES[stage]
+    runs = []
+    for name, seed in (("first", 0), ("second", 0), ("third", 1)):
+        train(tiny(kind, photos, steps=2, seed=seed), tmp_path / name)
+        runs.append(checkpoint(tmp_path / name))
+    assert equal_trees(runs[0], runs[1])
+    assert not equal_trees(runs[0]["generator"], runs[2]["generator"])
+
+
+@each_stage
+def test_a_resumed_run_is_the_uninterrupted_one(stage, photos, tmp_path, monkeypatch):
+    kind, train, _, loss = STAGES[stage]
+    config = tiny(kind, photos, steps=6, warmup=3, checkpoint_minutes=0.0)  # a checkpoint after every step
+    train(config, tmp_path / "whole")
+
+    calls, true_loss = [], getattr(losses, loss)
+
+    def interrupted(*arguments):
+        calls.append(0)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return true_loss(*arguments)
+
+    monkeypatch.setattr(losses, loss, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "parts")
+    monkeypatch.undo()
+    assert checkpoint(tmp_path / "parts")["step"] == 3
+    train(config, tmp_path / "parts", resume=True)
+    whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
+    assert whole.keys() == {"step", "generator", "discriminator", "g_optimizer", "d_optimizer"}
+    assert equal_trees(whole, parts)
+    files = [tmp_path / name / f"{stage}_generator/model.safetensors" for name in ("whole", "parts")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_finished_run_resumes_to_itself_and_a_longer_one_goes_on(photos, tmp_path):
+    config = tiny(EdgeTraining, photos, steps=2)
+    first = train_edge(config, tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    again = train_edge(config, tmp_path, resume=True)
+    assert all(same(first.state_dict()[name], value) for name, value in again.state_dict().items())
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    train_edge(replace(config, steps=4), tmp_path, resume=True)
+    assert checkpoint(tmp_path)["step"] == 4
+    assert read_log(tmp_path)[-1]["step"] == 4
+
+
+@each_stage
+def test_the_loss_falls(stage, photos, tmp_path):
+    kind, train, _, _ = STAGES[stage]
+    config = tiny(kind, photos, steps=40, batch_size=4, learning_rate=1e-2, warmup=1, hole_weight=1.0)
+    train(replace(config, adversarial_weight=0, feature_matching_weight=0, log_every=10), tmp_path)
+    term = "cross_entropy" if stage == "edge" else "reconstruction"
+    course = [line[term] for line in read_log(tmp_path) if term in line]
+    assert len(course) == 4 and course[-1] < 0.9 * course[0]
+
+
+def test_terms_of_weight_0_are_not_computed(photos, tmp_path):
+    train_edge(tiny(EdgeTraining, photos, steps=2, adversarial_weight=0, feature_matching_weight=0), tmp_path / "edge")
+    assert set(read_log(tmp_path / "edge")[0]) == {"step", "cross_entropy"}
+    train_image(
+        tiny(ImageTraining, photos, steps=2, adversarial_weight=0, feature_matching_weight=0), tmp_path / "image"
+    )
+    assert set(read_log(tmp_path / "image")[0]) == {"step", "reconstruction"}
+
+
+@pytest.mark.parametrize("condition", ["nothing", "mask"])
+@each_stage
+def test_every_condition_trains(stage, condition, photos, tmp_path):
+    kind, train, _, _ = STAGES[stage]
+    train(tiny(kind, photos, steps=1, condition=condition), tmp_path)
+    assert (tmp_path / "checkpoint.pt").is_file()
+
+
+def test_the_shipped_faces_are_the_default(tmp_path):
+    config = tiny(EdgeTraining, EdgeTraining().photos, steps=1)
+    assert config.photos == "faces"
+    train_edge(config, tmp_path)
+    assert checkpoint(tmp_path)["step"] == 1
+
+
+def test_two_runs_of_one_process_may_differ_in_precision(photos, tmp_path):
+    train_edge(tiny(EdgeTraining, photos, steps=1), tmp_path / "no")
+    train_edge(tiny(EdgeTraining, photos, steps=1, precision="bf16"), tmp_path / "bf16")
+    train_edge(tiny(EdgeTraining, photos, steps=1), tmp_path / "no again")
+
+
+# refusals
+
+
+def test_an_existing_checkpoint_is_not_overwritten(photos, tmp_path):
+    config = tiny(EdgeTraining, photos, steps=1)
+    train_edge(config, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(TrainingStopped, match="holds a checkpoint already; pass --resume to go on, or another --out"):
+        train_edge(config, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@each_stage
+def test_nothing_to_resume_is_an_error(stage, photos, tmp_path):
+    kind, train, _, _ = STAGES[stage]
+    with pytest.raises(TrainingStopped, match=r"checkpoint\.pt: there is no checkpoint to resume from"):
+        train(tiny(kind, photos), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("change", [{"width": 8}, {"bottom": 16}, {"blocks": 2}, {"condition": "nothing"}])
+def test_other_settings_than_the_checkpoint_s_are_an_error(change, photos, tmp_path):
+    config = tiny(EdgeTraining, photos, steps=1)
+    train_edge(config, tmp_path)
+    with pytest.raises(TrainingStopped, match=r"checkpoint\.pt: made with other settings than these"):
+        train_edge(replace(config, steps=2, **change), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_a_broken_checkpoint_is_named(share, photos, tmp_path):
+    config = tiny(EdgeTraining, photos, steps=1)
+    train_edge(config, tmp_path)
+    whole = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(TrainingStopped, match=r"checkpoint\.pt"):
+        train_edge(config, tmp_path, resume=True)
+
+
+def test_too_few_photos_are_an_error(photos, tmp_path):
+    with pytest.raises(ValueError, match=r"14 photos are too few; wanted 13 \+ 2"):
+        train_edge(tiny(EdgeTraining, photos, validation=13), tmp_path)
+
+
+def test_a_run_that_keeps_no_photo_back_is_refused_at_once_or_runs_to_its_end(photos, tmp_path):
+    """But never trains to the end and then fails before the checkpoint is written."""
+    try:
+        train_edge(tiny(EdgeTraining, photos, steps=1, validation=0), tmp_path)
+    except ValueError as error:
+        assert "validation" in str(error)
+    else:
+        assert (tmp_path / "checkpoint.pt").is_file()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@each_stage
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(stage, value, photos, tmp_path, monkeypatch):
+    kind, train, _, loss = STAGES[stage]
+    config = tiny(kind, photos, checkpoint_minutes=0.0)
+    calls, true_loss = [], getattr(losses, loss)
+
+    def exploding(*arguments):
+        calls.append(0)
+        return true_loss(*arguments) * (value if len(calls) == 3 else 1)
+
+    monkeypatch.setattr(losses, loss, exploding)
+    term = "cross_entropy" if stage == "edge" else "reconstruction"
+    with pytest.raises(TrainingStopped, match=f"step 2: the loss term {term} is {value}"):
+        train(config, tmp_path)
+    state = checkpoint(tmp_path)
+    assert state["step"] == 2 and all(torch.isfinite(tensor).all() for tensor in state["generator"].values())
+
+
+def test_an_adversarial_term_that_is_not_finite_is_named_too(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(losses, "adversarial_loss", lambda logits: logits.sum() * float("nan"))
+    with pytest.raises(TrainingStopped, match="step 0: the loss term adversarial is nan"):
+        train_edge(tiny(EdgeTraining, photos), tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+# the parts
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms():
+    config = EdgeTraining(cross_entropy_weight=2.0, adversarial_weight=0.5, feature_matching_weight=3.0)
+    values = {"cross_entropy": 1.5, "discriminator": 100.0, "adversarial": 4.0, "feature_matching": 0.25}
+    terms = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+    assert weighted_sum(terms, config, 0).item() == pytest.approx(2 * 1.5 + 0.5 * 4 + 3 * 0.25)
+
+
+def test_the_learning_rate_warms_up_and_falls_as_a_cosine_to_a_hundredth():
+    config = EdgeTraining(steps=1100, warmup=100, learning_rate=2e-3)
+    rates = [learning_rate(config, step) for step in range(1101)]
+    assert rates[0] == pytest.approx(2e-5) and rates[49] == pytest.approx(1e-3)
+    assert rates[99] == rates[100] == max(rates) == pytest.approx(2e-3)
+    assert rates[600] == pytest.approx(2e-3 * (0.01 + 0.99 / 2))
+    assert rates[1100] == pytest.approx(2e-5)
+    assert all(a > b for a, b in itertools.pairwise(rates[100:]))
+    assert learning_rate(EdgeTraining(steps=10, warmup=0), 0) == EdgeTraining().learning_rate
+    assert learning_rate(EdgeTraining(steps=5, warmup=5), 5) > 0
+
+
+def test_the_noise_of_a_step_depends_on_seed_and_step_alone():
+    def draw(seed, step):
+        return torch.rand(4, generator=noise_of(EdgeTraining(seed=seed), step, torch.device("cpu"))).tolist()
+
+    assert draw(0, 3) == draw(0, 3)
+    assert len({tuple(draw(seed, step)) for seed in range(3) for step in range(5)}) == 15
+
+
+def test_stage_2_is_given_true_edges_near_the_hole_and_known_ones_elsewhere():
+    samples = Samples(FacePhotos("test", 64), RandomMasks("boxes", 64), seed=0)
+    sample = next(iter(batches(samples, 6, 1)))
+    near = cv2.dilate(sample.mask.numpy().transpose(2, 3, 0, 1).reshape(64, 64, 6), np.ones((5, 5))) > 0
+    near = torch.from_numpy(near.transpose(2, 0, 1))[:, None]
+    edges = given_edges(sample, 0.0, torch.Generator())
+    assert same(edges, torch.where(near, sample.edges, sample.known_edges)) and edges[near].sum() > 0
+    blank = given_edges(sample, 1.0, torch.Generator())
+    assert same(blank, sample.known_edges)  # which are none near the hole
+
+
+def test_the_share_of_blank_edges_is_as_asked_and_seeded():
+    ones = torch.ones(2000, 1, 4, 4)
+    sample = Sample(photo=ones, gray=ones, mask=ones, edges=ones, known_edges=torch.zeros_like(ones))
+    edges = given_edges(sample, 0.15, torch.Generator().manual_seed(0))
+    drawn = edges.flatten(1)
+    assert same(drawn.amin(1), drawn.amax(1))  # a sample has all its edges or none
+    assert drawn[:, 0].mean().item() == pytest.approx(0.85, abs=0.03)
+    assert same(edges, given_edges(sample, 0.15, torch.Generator().manual_seed(0)))
+
+
+def test_photos_and_masks_are_opened_by_name(photos, tmp_path):
+    assert isinstance(open_photos("faces", 64), FacePhotos) and open_photos("faces", 64).split == "train"
+    assert isinstance(open_photos(photos, 32), PhotoFolder) and open_photos(photos, 32)[0].shape == (32, 32, 3)
+    save(tmp_path / "img_align_celeba/000001.jpg", noise_photo(218, 178))
+    (tmp_path / "list_eval_partition.txt").write_text("000001.jpg 0\n")
+    assert isinstance(open_photos(str(tmp_path), 64), CelebA)
+
+    masks = open_masks(EdgeTraining(masks="strokes,boxes", size=64, hole_ratio=(0.2, 0.3)))
+    assert isinstance(masks, RandomMasks) and masks.kinds == ("strokes", "boxes")
+    assert masks.draw(np.random.default_rng(0)).shape == (64, 64)
+    black_holes = np.full((64, 64), 255, np.uint8)
+    black_holes[:16] = 0
+    save(tmp_path / "masks/1.png", black_holes)
+    masks = open_masks(EdgeTraining(masks=str(tmp_path / "masks"), size=64, invert_masks=True))
+    assert isinstance(masks, MaskFolder) and masks[0].mean() == 0.25
+    with pytest.raises(ValueError, match="wanted strokes, brush, boxes"):
+        open_masks(EdgeTraining(masks="circles"))
+
+
+def test_saved_weights_are_the_rounded_ones_and_the_network_keeps_its_own(tmp_path):
+    torch.manual_seed(0)
+    generator = EdgeGenerator(4, 8, 1).to(memory_format=torch.channels_last)
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    save_weights(generator, tmp_path)
+    save_weights(generator, tmp_path)  # once more, over the first
+    assert [path.name for path in tmp_path.iterdir()] == ["edge_generator"]
+    assert all(same(before[name], value) for name, value in generator.state_dict().items())
+    stored = load_file(tmp_path / "edge_generator/model.safetensors")
+    assert all(same(stored[name], value.half()) for name, value in before.items())
+
+
+def test_every_loss_of_the_configs_exists():
+    for kind in (EdgeTraining, ImageTraining):
+        names = {field.name.removesuffix("_weight") for field in fields(kind) if field.name.endswith("_weight")}
+        for name in names - {"hole", "edge"}:
+            function = "edge_cross_entropy" if name == "cross_entropy" else f"{name}_loss"
+            assert callable(getattr(losses, function))
+
+
+class Taps(torch.nn.Module):
+    """Stands for VGG19: five maps of a photo, no weights to download."""
+
+    def __init__(self, weights=None):
+        super().__init__()
+
+    def forward(self, photo):
+        return [photo * (level + 1) for level in range(5)]
+
+
+def test_perceptual_and_style_are_computed_on_the_features(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "VGG19Features", Taps)
+    train_image(tiny(ImageTraining, photos, steps=2, perceptual_weight=0.1, style_weight=50.0), tmp_path)
+    first = read_log(tmp_path)[0]
+    assert first["perceptual"] > 0 and first["style"] > 0
+
+
+@pytest.mark.parametrize("off", ["perceptual", "style"])
+def test_of_perceptual_and_style_one_may_be_off(off, photos, tmp_path, monkeypatch):
+    """The module's promise: a loss whose weight is 0 is not computed."""
+    monkeypatch.setattr(training, "VGG19Features", Taps)
+    weights = {"perceptual_weight": 0.1, "style_weight": 50.0, f"{off}_weight": 0}
+    train_image(tiny(ImageTraining, photos, steps=2, **weights), tmp_path)
+    assert {"perceptual", "style"} - set(read_log(tmp_path)[0]) == {off}
+
+
+@pytest.mark.parametrize("off", ["adversarial", "feature_matching"])
+@each_stage
+def test_of_the_adversarial_terms_one_may_be_off(stage, off, photos, tmp_path):
+    kind, train, _, _ = STAGES[stage]
+    train(tiny(kind, photos, steps=2, **{f"{off}_weight": 0}), tmp_path)
+    assert {"adversarial", "feature_matching"} - set(read_log(tmp_path)[0]) == {off}
+
+
+def test_missing_features_stop_the_run_before_it_begins(photos, tmp_path):
+    with pytest.raises(FeaturesNotFound, match="--perceptual-weight 0 --style-weight 0"):
+        train_image(
+            tiny(ImageTraining, photos, perceptual_weight=0.1, vgg19=str(tmp_path / "gone.pth")), tmp_path / "out"
+        )
+    assert not (tmp_path / "out/checkpoint.pt").exists()
