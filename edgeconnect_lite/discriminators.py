@@ -15,7 +15,7 @@ Condition = Literal["nothing", "mask", "mask+photo"]
 
 
 class PatchDiscriminator(nn.Module):
-    """(N, in_channels, H, W) -> (logits (N, 1, H/8, W/8), features of each layer before it).
+    """(N, in_channels, H, W) -> (logits (N, 1, H/8 - 2, W/8 - 2), features of each layer before it).
 
     Three convolutions of stride 2, one of stride 1, then the logits: one judgement per overlapping patch of 70 x 70 px.
     The features, a list of four tensors, are for losses.feature_matching_loss.

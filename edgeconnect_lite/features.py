@@ -16,6 +16,7 @@ from torch import Tensor, nn
 VGG19_FILE = "vgg19-dcbb9e9d.pth"  # as torch.hub names it: the eight digits begin the file's SHA-256
 VGG19_URL = f"https://download.pytorch.org/models/{VGG19_FILE}"
 VGG19_WIDTHS = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512)
+CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28)  # their places in torchvision's `features`
 
 
 class FeaturesNotFound(FileNotFoundError):
@@ -81,7 +82,9 @@ def load_vgg19(weights: str | Path | None = None) -> dict[str, Tensor]:
                 f"{path}: its SHA-256 begins with {digest[:8]}; wanted the digits in its name, as in {VGG19_FILE}"
             )
         state = torch.load(path, map_location="cpu", weights_only=True)
-    missing = [f"features.{i}.weight" for i in (0, 28) if f"features.{i}.weight" not in state]
+    missing = [
+        name for i in CONVOLUTIONS for name in (f"features.{i}.weight", f"features.{i}.bias") if name not in state
+    ]
     if missing:
         raise ValueError(f"{path}: holds no {missing[0]}; wanted VGG19 with torchvision's parameter names")
     return state

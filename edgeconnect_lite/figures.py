@@ -50,7 +50,8 @@ def as_picture(array: np.ndarray) -> np.ndarray:
 def tile(rows: Sequence[Sequence[np.ndarray]], gap: int = 2) -> np.ndarray:
     """Pictures of one size, row by row, on white with a gap between them. uint8 (H', W', 3)."""
     pictures = [[np.pad(as_picture(p), ((0, gap), (0, gap), (0, 0)), constant_values=255) for p in row] for row in rows]
-    return np.concatenate([np.concatenate(row, axis=1) for row in pictures])[:-gap, :-gap]
+    sheet = np.concatenate([np.concatenate(row, axis=1) for row in pictures])
+    return sheet[: sheet.shape[0] - gap, : sheet.shape[1] - gap]
 
 
 def colour_edges(

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgeconnect_lite.edges import to_gray
 from edgeconnect_lite.photos import BadPhoto, decode_photo, list_pictures, read_bytes
 
 DATA_SET_SIZE = 512  # px: the size at which the Quick, Draw! masks and their stroke widths are given
@@ -53,7 +54,7 @@ def as_mask(mask: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarra
 def read_mask(path: str | Path, invert: bool = False) -> np.ndarray:
     """Read a mask file as bool (H, W): white = hole; with invert black = hole, as the Quick Draw masks have it."""
     try:
-        gray = decode_photo(read_bytes(path), str(path))[..., 0]
+        gray = to_gray(decode_photo(read_bytes(path), str(path)))
     except BadPhoto as error:
         raise BadMask(str(error)) from None
     return (gray < 128) if invert else (gray >= 128)
@@ -165,11 +166,13 @@ def box_mask(rng: np.random.Generator, size: int = 128, ratio: tuple[float, floa
     low, high = _check_ratio(ratio or (0.1, 0.3))
     if high * size * size < 1:
         raise ValueError(f"ratio is ({low}, {high}); no box of whole pixels is that small at {size} px")
-    while True:
+    for _ in range(1000):
         share, aspect = rng.uniform(low, high), np.exp(rng.uniform(-0.5, 0.5))
         height, width = (int(np.clip(round(size * np.sqrt(share * a)), 1, size)) for a in (aspect, 1 / aspect))
         if height * width < size * size and low <= height * width / size**2 <= high:
             break
+    else:
+        raise ValueError(f"no box of whole pixels covers {low:.0%} to {high:.0%} of {size} x {size} px")
     top, left = rng.integers(size - height + 1), rng.integers(size - width + 1)
     mask = np.zeros((size, size), bool)
     mask[top : top + height, left : left + width] = True

@@ -4,6 +4,7 @@ Every data set here is a sequence of uint8 (size, size, 3) RGB arrays. CelebA: L
 the Wild", ICCV 2015. The rendered faces: assets/faces-128.md.
 """
 
+import contextlib
 import csv
 import io
 import os
@@ -109,7 +110,8 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise OSError(f"{path}: cannot be written ({error.strerror})") from None
 
 
@@ -211,7 +213,7 @@ def list_pictures(source: str | Path | Iterable[str | Path]) -> list[Path]:
     elif Path(source).is_dir():
         paths = sorted(path for path in Path(source).rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
     elif Path(source).suffix.lower() == ".txt" and Path(source).is_file():
-        lines = Path(source).read_text("utf-8").splitlines()
+        lines = Path(source).read_text("utf-8-sig").splitlines()
         paths = [Path(source).parent / line.strip() for line in lines if line.strip()]
     else:
         raise BadPhoto(f"{source}: there is no such folder; wanted a folder of pictures or a .txt list of files")
@@ -242,4 +244,7 @@ class CelebA(PhotoFolder):
         if any(len(row) != 2 or row[1] not in ("0", "1", "2") for row in rows):
             raise BadPhoto(f"{tables[0]}: wanted lines of the form '000001.jpg 0' with a split of 0, 1 or 2")
         part = str(self.SPLITS.index(split))
-        super().__init__([root / "img_align_celeba" / name for name, number in rows if number == part], size)
+        paths = [root / "img_align_celeba" / name for name, number in rows if number == part]
+        if not paths:
+            raise BadPhoto(f"{tables[0]}: no picture of the split {split!r} ({part}) in it")
+        super().__init__(paths, size)

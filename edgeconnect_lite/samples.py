@@ -131,7 +131,7 @@ def batches(
 
 
 def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)  # 0, not 1: that would wait for a thread pool which the fork left behind
     torch.set_num_threads(1)
 
 

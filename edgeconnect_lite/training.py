@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import pickle
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import Subset
 from tqdm.auto import tqdm
@@ -136,7 +138,7 @@ def train_edge(config: EdgeTraining, out: str | Path, resume: bool = False) -> E
                 real = noised_edges(real, noise_of(config, step, real.device), config.label_noise)
             seen_with = (sample.mask, sample.gray * (1 - sample.mask), config.condition)
             real, fake = (discriminator_input(e, *seen_with) for e in (real, torch.sigmoid(logits)))
-            terms |= adversarial_terms(accelerator, d, d_optimizer, real, fake)
+            terms |= adversarial_terms(accelerator, d, d_optimizer, real, fake, config)
         accelerator.backward(weighted_sum(terms, config, step))
         g_optimizer.step()
         g_optimizer.zero_grad()
@@ -168,11 +170,13 @@ def train_image(config: ImageTraining, out: str | Path, resume: bool = False) ->
         if config.adversarial_weight or config.feature_matching_weight:
             seen_with = (sample.mask, sample.photo * (1 - sample.mask), config.condition)
             real, fake = (discriminator_input(p, *seen_with) for p in (sample.photo, painted))
-            terms |= adversarial_terms(accelerator, d, d_optimizer, real, fake)
+            terms |= adversarial_terms(accelerator, d, d_optimizer, real, fake, config)
         if features is not None:
             real, fake = features(sample.photo), features(painted)
-            terms["perceptual"] = losses.perceptual_loss(real, fake)
-            terms["style"] = losses.style_loss(real, fake)
+            if config.perceptual_weight:
+                terms["perceptual"] = losses.perceptual_loss(real, fake)
+            if config.style_weight:
+                terms["style"] = losses.style_loss(real, fake)
         accelerator.backward(weighted_sum(terms, config, step))
         g_optimizer.step()
         g_optimizer.zero_grad()
@@ -188,6 +192,8 @@ def begin(config: Training, out: str | Path, resume: bool) -> tuple[Accelerator,
     out = Path(out)
     if not resume and (out / CHECKPOINT).exists():
         raise TrainingStopped(f"{out} holds a checkpoint already; pass --resume to go on, or another --out")
+    if config.validation < 1:
+        raise ValueError(f"validation is {config.validation}; wanted at least 1 photo")
     out.mkdir(parents=True, exist_ok=True)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -201,6 +207,7 @@ def begin(config: Training, out: str | Path, resume: bool) -> tuple[Accelerator,
             f"{config.photos}: {len(photos)} photos are too few; wanted {config.validation} + {config.batch_size}"
         )
     train, held_out = (Subset(photos, part) for part in (range(kept), range(kept, len(photos))))  # type: ignore
+    AcceleratorState._reset_state(reset_partial_state=False)  # a notebook may train twice, with another precision
     accelerator = Accelerator(
         mixed_precision=config.precision, dataloader_config=DataLoaderConfiguration(split_batches=True)
     )
@@ -263,7 +270,7 @@ def given_edges(sample: Sample, blank: float, generator: torch.Generator) -> Ten
 
 
 def adversarial_terms(
-    accelerator: Accelerator, d: nn.Module, d_optimizer: Any, real: Tensor, fake: Tensor
+    accelerator: Accelerator, d: nn.Module, d_optimizer: Any, real: Tensor, fake: Tensor, config: Any
 ) -> dict[str, Tensor]:
     """Step the discriminator on real and detached fake, then give the generator's terms through it as it is now."""
     d_optimizer.zero_grad()  # the generator's last backward pass left gradients here
@@ -273,11 +280,12 @@ def adversarial_terms(
     d_optimizer.step()
     with accelerator.autocast():
         (_, real_features), (fake_logits, fake_features) = d(real), d(fake)
-    return {
-        "discriminator": d_loss.detach(),
-        "adversarial": losses.adversarial_loss(fake_logits.float()),
-        "feature_matching": losses.feature_matching_loss(real_features, fake_features),
-    }
+    terms = {"discriminator": d_loss.detach()}
+    if config.adversarial_weight:
+        terms["adversarial"] = losses.adversarial_loss(fake_logits.float())
+    if config.feature_matching_weight:
+        terms["feature_matching"] = losses.feature_matching_loss(real_features, fake_features)
+    return terms
 
 
 def weighted_sum(terms: dict[str, Tensor], config: Training, step: int) -> Tensor:
@@ -340,12 +348,17 @@ def load_checkpoint(out: Path, parts: dict[str, Any]) -> int:
     path = out / CHECKPOINT
     if not path.is_file():
         raise TrainingStopped(f"{path}: there is no checkpoint to resume from")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise TrainingStopped(f"{path}: broken checkpoint ({str(error).splitlines()[0]})") from None
     try:
         for name, part in parts.items():
             part.load_state_dict(state[name])
     except (KeyError, RuntimeError, ValueError) as error:
-        raise TrainingStopped(f"{path}: made with other settings than these ({str(error).splitlines()[0]})") from None
+        raise TrainingStopped(
+            f"{path}: made with other settings than these ({' '.join(str(error).split())[:200]})"
+        ) from None
     return int(state["step"])
 
 

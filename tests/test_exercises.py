@@ -101,4 +101,6 @@ def test_a_wrong_answer_gets_its_own_message(check, number):
     if message:
         import re
 
-        assert re.search(re.escape(message) if "(" not in message and ".*" not in message else message, str(error.value))
+        assert re.search(
+            re.escape(message) if "(" not in message and ".*" not in message else message, str(error.value)
+        )

@@ -209,7 +209,7 @@ def test_wrong_weights_are_never_replaced_by_random_ones(weights):
     with pytest.raises(BadWeights, match="not finite"):
         Inpainter.from_pretrained(weights)
     model.write_bytes(b"not a safetensors file")
-    with pytest.raises(BadWeights, match="cannot be read|can be read"):
+    with pytest.raises(BadWeights, match="not a safetensors file"):
         Inpainter.from_pretrained(weights)
     shutil.copy(weights / "image_generator/model.safetensors", model)
     with pytest.raises(BadWeights, match="another architecture"):
