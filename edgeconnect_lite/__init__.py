@@ -1,7 +1,7 @@
 """Edge-guided inpainting of faces in two stages: complete the edges of the hole, then paint the photo from them.
 
 Read the modules in the order of the data: photos, masks, edges, samples, layers, generators, discriminators,
-features, losses, training, inpainting, metrics, figures. Nothing happens at import: torch is loaded by the first name
+features, losses, training, runs, inpainting, metrics, figures. Nothing happens at import: torch is loaded by the first name
 that needs it.
 """
 

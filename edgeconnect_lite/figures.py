@@ -20,7 +20,7 @@ class Panel(Figure):
     """A matplotlib figure of photos: notebooks store it as JPEG, a tenth of the size of a PNG."""
 
     def _repr_jpeg_(self) -> bytes:
-        return self.to_bytes("jpg", dpi=80, pil_kwargs={"quality": 82})
+        return self.to_bytes("jpg", dpi=80, pil_kwargs={"quality": 78})
 
     def to_bytes(self, format: str = "png", dpi: int = 110, **options) -> bytes:
         """The encoded picture. format: png, jpg or webp."""
@@ -99,11 +99,16 @@ def steps_of(inpainter: "Inpainter", photo: np.ndarray, mask: np.ndarray) -> dic
     }
 
 
-def show(pictures: dict[str, np.ndarray], columns: int = 5, size: float = 1.9) -> Panel:
-    """Titled pictures, row by row. pictures: title -> array, as for as_picture. size: inches of one picture's side."""
+def show(
+    pictures: dict[str, np.ndarray], columns: int = 5, size: float = 1.9, kind: type[Panel] = Panel
+) -> Panel:
+    """Titled pictures, row by row. pictures: title -> array, as for as_picture. size: inches of one picture's side.
+
+    kind: Panel for photos, Plot for line drawings, which PNG stores better.
+    """
     rows = -(-len(pictures) // columns)
     columns = min(columns, len(pictures))
-    figure = Panel(figsize=(columns * size, rows * (size + 0.25)), layout="constrained")
+    figure = kind(figsize=(columns * size, rows * (size + 0.25)), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")

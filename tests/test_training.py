@@ -17,6 +17,7 @@ from edgeconnect_lite.features import FeaturesNotFound
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
 from edgeconnect_lite.masks import MaskFolder, RandomMasks
 from edgeconnect_lite.photos import CelebA, FacePhotos, PhotoFolder, read_photo
+from edgeconnect_lite.runs import save_weights
 from edgeconnect_lite.samples import Sample, Samples, batches
 from edgeconnect_lite.training import (
     EdgeTraining,
@@ -27,7 +28,6 @@ from edgeconnect_lite.training import (
     noise_of,
     open_masks,
     open_photos,
-    save_weights,
     train_edge,
     train_image,
     weighted_sum,
