@@ -1,6 +1,7 @@
 """The command line: edgeconnect-lite demo | lab | inpaint | train | evaluate | prepare.
 
-Every command ends with exit code 0, or with one line on standard error that says what came and what was wanted.
+Every command ends with exit code 0; with 1 and one line on standard error that says what came and what was wanted; or with 2
+where its arguments cannot be parsed.
 """
 
 import json
@@ -78,13 +79,13 @@ def inpaint(
     Args:
         photo: the photo: .jpg .png .webp .bmp, any size.
         mask: a picture of the same size, white = hole.
-        out: where the result goes.
+        out: where the result goes; .png keeps known pixels bit for bit, .jpg and .webp do not.
         edges: an edge map of the same size to paint from, white = edge; by default stage 1 predicts one.
         save_edges: where the edges that were used go, white = edge, to be edited and given back by --edges.
         weights: a folder of weights, or a name on the Hugging Face Hub; by default the shipped ones.
         invert_mask: black = hole, as Quick Draw masks have it.
     """
-    from edgeconnect_lite.inpainting import THRESHOLD, Inpainter
+    from edgeconnect_lite.inpainting import THRESHOLD, Inpainter, as_edges
     from edgeconnect_lite.masks import as_mask, read_mask
     from edgeconnect_lite.photos import read_photo, write_picture
 
@@ -93,11 +94,11 @@ def inpaint(
             _check_writable(path)
     picture = read_photo(photo)
     hole = as_mask(read_mask(mask, invert_mask), picture.shape[:2])
-    given = None if edges is None else read_photo(edges)[..., 0] >= 128
+    given = None if edges is None else as_edges(read_mask(edges), picture.shape[:2])
     inpainter = Inpainter.from_pretrained(weights)
-    used = inpainter.predict_edges(picture, hole) > THRESHOLD if given is None else given
-    result = inpainter(picture, hole, used)
+    result = inpainter(picture, hole, given)
     if save_edges:
+        used = inpainter.predict_edges(picture, hole) > THRESHOLD if given is None else given
         write_picture(save_edges, used.astype("uint8") * 255)
     write_picture(out, result)
     print(f"wrote {out}")
@@ -197,6 +198,10 @@ def prepare(source: tyro.conf.Positional[Path], out: Path) -> None:
     print(f"wrote {out}: {len(good)} of {len(paths)} pictures")
 
 
+def _train_help() -> None:
+    """Train a stage: `edgeconnect-lite train edge --help`, `train image --help`."""
+
+
 def _train_commands() -> dict[str, Callable]:
     from edgeconnect_lite.training import EdgeTraining, ImageTraining, train_edge, train_image
 
@@ -217,7 +222,7 @@ def _check_writable(path: Path, endings: tuple[str, ...] = (".png", ".jpg", ".jp
         raise UsageError(f"{path}: cannot write this kind of file; wanted an ending of {', '.join(endings)}")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent} to write to")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+    if path.is_dir() or not os.access(path.parent, os.W_OK):  # a new file takes the place of the old one
         raise UsageError(f"{path}: cannot be written")
 
 
@@ -229,18 +234,19 @@ def main(arguments: list[str] | None = None) -> None:
         if arguments[:1] == ["train"]:
             tyro.extras.subcommand_cli_from_dict(_train_commands(), prog="edgeconnect-lite train", args=arguments[1:])
         else:
-            commands["train"] = lambda: None
-            commands["train"].__doc__ = "Train a stage: `edgeconnect-lite train edge --help`, `train image --help`."
+            commands["train"] = _train_help
             description = "Edge-guided inpainting of faces in two stages."
             tyro.extras.subcommand_cli_from_dict(
                 commands, prog="edgeconnect-lite", description=description, args=arguments
             )
     except KeyboardInterrupt:
         raise SystemExit("edgeconnect-lite: interrupted") from None
-    except (ValueError, OSError, RuntimeError) as error:
+    except Exception as error:
         if os.environ.get("EDGECONNECT_TRACEBACK"):
             raise
-        raise SystemExit(f"edgeconnect-lite: {error}") from None
+        expected = isinstance(error, ValueError | OSError | RuntimeError)
+        say = str(error) if expected else f"{type(error).__name__}: {error} (EDGECONNECT_TRACEBACK=1 shows where)"
+        raise SystemExit(f"edgeconnect-lite: {say}") from None
 
 
 if __name__ == "__main__":

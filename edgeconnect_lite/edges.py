@@ -16,13 +16,13 @@ def to_gray(photo: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
 
 
-def blur_sigma(width: int) -> float:
-    """The blur before Canny: 1.0 px at 128 px, and in proportion to the width (at least 0.3)."""
-    return max(width / 128, 0.3)
+def blur_sigma(shape: tuple[int, ...]) -> float:
+    """The blur before Canny: 1.0 px where the shorter side of (H, W) is 128 px, and in proportion (at least 0.3)."""
+    return max(min(shape[:2]) / 128, 0.3)
 
 
 def _canny(gray: np.ndarray, low: float, high: float, sigma: float | None) -> np.ndarray:
-    blurred = cv2.GaussianBlur(gray, (0, 0), blur_sigma(gray.shape[1]) if sigma is None else sigma)
+    blurred = cv2.GaussianBlur(gray, (0, 0), blur_sigma(gray.shape) if sigma is None else sigma)
     return cv2.Canny(blurred, low, high) > 0
 
 
@@ -42,13 +42,13 @@ def near_hole(mask: np.ndarray, margin: int = MARGIN) -> np.ndarray:
 
 
 def fill_from_known(gray: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Fill the hole smoothly from known pixels only: a normalised blur, blur(gray * known) / blur(known).
+    """Fill the hole smoothly from known pixels only: a normalised box blur, sum(gray * known) / sum(known).
 
     gray: uint8 (H, W). mask: bool (H, W). Known pixels stay as they are. Returns uint8 (H, W).
     """
     known = (~mask).view(np.uint8)
     level = float(gray[~mask].mean()) if known.any() else 0.0
-    side = 2 * round(5 * blur_sigma(gray.shape[1])) + 1
+    side = 2 * round(5 * blur_sigma(gray.shape)) + 1
     count, total = (cv2.boxFilter(x, cv2.CV_32F, (side, side), normalize=False) for x in (known, gray * known))
     fill = (total + 0.1 * level) / (count + 0.1)  # deep in the hole: the mean of the known part
     return np.where(mask, np.round(fill), gray).astype(np.uint8)

@@ -50,11 +50,8 @@ class VGG19Features(nn.Module):
 
     def forward(self, photo: Tensor) -> list[Tensor]:
         x = (photo - self.get_buffer("mean")) / self.get_buffer("std")
-        x = (
-            F.interpolate(x, size=[max(side, 32) for side in x.shape[-2:]], mode="bilinear")
-            if min(x.shape[-2:]) < 32
-            else x
-        )
+        if min(x.shape[-2:]) < 32:  # smaller, and the four poolings leave nothing
+            x = F.interpolate(x, size=[max(side, 32) for side in x.shape[-2:]], mode="bilinear")
         found = []
         for place, layer in enumerate(self.features):
             x = layer(x)
@@ -64,7 +61,7 @@ class VGG19Features(nn.Module):
 
 
 def load_vgg19(weights: str | Path | None = None) -> dict[str, Tensor]:
-    """Read VGG19's state_dict and check it: the hash in a .pth file's name, and every name and shape that we need."""
+    """Read VGG19's state_dict and check it: the hash in a .pth file's name, and every name that we need."""
     path = Path(weights) if weights else Path(torch.hub.get_dir()) / "checkpoints" / VGG19_FILE
     if not path.is_file():
         raise FeaturesNotFound(

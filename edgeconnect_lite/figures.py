@@ -88,7 +88,7 @@ def steps_of(inpainter: "Inpainter", photo: np.ndarray, mask: np.ndarray) -> dic
     return {
         "photo": photo,
         "mask (white = hole)": mask,
-        "masked photo": np.where(mask[..., None], np.uint8(255), photo),
+        "masked photo": np.where(mask[..., None], np.uint8(0), photo),
         "true edges": colour_edges(known, true & mask, mask, GREEN),
         "predicted edges": colour_edges(known, predicted & mask, mask, RED),
         "painted, predicted edges": painted,
@@ -99,9 +99,7 @@ def steps_of(inpainter: "Inpainter", photo: np.ndarray, mask: np.ndarray) -> dic
     }
 
 
-def show(
-    pictures: dict[str, np.ndarray], columns: int = 5, size: float = 1.9, kind: type[Panel] = Panel
-) -> Panel:
+def show(pictures: dict[str, np.ndarray], columns: int = 5, size: float = 1.9, kind: type[Panel] = Panel) -> Panel:
     """Titled pictures, row by row. pictures: title -> array, as for as_picture. size: inches of one picture's side.
 
     kind: Panel for photos, Plot for line drawings, which PNG stores better.

@@ -61,8 +61,8 @@ class Inpainter:
     """
 
     def __init__(
-        self, edge_generator: EdgeGenerator, image_generator: ImageGenerator, size: int = 128,
-        device: str | torch.device | None = None,
+        self, edge_generator: EdgeGenerator, image_generator: ImageGenerator,
+        device: str | torch.device | None = None, size: int = 128,
     ):  # fmt: skip
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.edge_generator = edge_generator.to(self.device).eval()
@@ -71,7 +71,7 @@ class Inpainter:
 
     @classmethod
     def from_pretrained(
-        cls, path_or_hub_id: str | Path | None = None, size: int = 128, device: str | torch.device | None = None
+        cls, path_or_hub_id: str | Path | None = None, device: str | torch.device | None = None, size: int = 128
     ) -> "Inpainter":
         """Load both stages. An existing folder wins; else a name like "owner/name" is looked up on the Hugging Face Hub.
 
@@ -80,7 +80,7 @@ class Inpainter:
         """
         folder = weights_folder(path_or_hub_id)
         edge, image = (load_generator(folder / name, kind) for name, kind in STAGES.items())
-        return cls(edge, image, size, device)  # type: ignore[arg-type]
+        return cls(edge, image, device, size)  # type: ignore[arg-type]
 
     def predict_edges(self, photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Stage 1. The known edges, and in and within 2 px of the hole the predicted ones.
@@ -89,7 +89,7 @@ class Inpainter:
         """
         photo, mask = self._check(photo, mask)
         small = self._predict(self._sample(photo, mask))
-        return cv2.resize(small, photo.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        return small[cells(mask.shape, small.shape)]
 
     def __call__(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray | None = None) -> np.ndarray:
         """Both stages, or with edges given only the second. Returns uint8 (H, W, 3); a photo without a hole comes back as is.
@@ -98,7 +98,7 @@ class Inpainter:
         """
         photo, mask = self._check(photo, mask)
         edges = None if edges is None else as_edges(edges, mask.shape)
-        return composite(photo, self._paint(photo, mask, edges), mask) if mask.any() else photo
+        return composite(photo, self._paint(photo, mask, edges), mask) if mask.any() else photo.copy()
 
     def paint(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray) -> np.ndarray:
         """Stage 2's whole picture before the composite, known pixels painted too. Arguments and result as for a call."""
@@ -135,11 +135,20 @@ class Inpainter:
         height, width = sample.mask.shape[-2:]
         if edges is None:
             edges = self._predict(sample) > THRESHOLD
-        elif edges.shape != (height, width):  # a thin line must survive the shrinking
-            edges = cv2.resize(edges.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0
+        else:  # a cell holds an edge where any of its pixels does, so that a thin line survives
+            small, (rows, columns) = np.zeros((height, width), bool), cells(mask.shape, (height, width))
+            y, x = edges.nonzero()
+            small[rows[y, 0], columns[0, x]] = True
+            edges = small
         given = torch.from_numpy(edges)[None].float()
         painted = to_rgb(self.image_generator(image_stage_input(sample, given)[None].to(self.device))[0].cpu())
         return cv2.resize(painted, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def cells(shape: tuple[int, ...], small_shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column, at the networks' scale, of every pixel of the photo: small[cells(...)] enlarges small to shape."""
+    rows, columns = (np.arange(side) * small // side for side, small in zip(shape, small_shape))
+    return np.ix_(rows, columns)  # type: ignore[return-value]
 
 
 def to_rgb(photo: Tensor) -> np.ndarray:
@@ -175,7 +184,7 @@ def load_generator(folder: str | Path, kind: type[nn.Module]) -> nn.Module:
             raise BadWeights(f"{path}: there is no such file; wanted the weights of {kind.__name__}")
     try:
         generator = kind(**json.loads(config.read_text("utf-8")))
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise BadWeights(f"{config}: not a configuration of {kind.__name__} ({error})") from None
     try:
         generator.load_state_dict(load_file(weights), strict=True)  # copies into float32

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from edgeconnect_lite.edges import to_gray
-from edgeconnect_lite.photos import BadPhoto, decode_photo, list_pictures, read_bytes
+from edgeconnect_lite.photos import BadPhoto, centre_square, decode_photo, list_pictures, read_bytes
 
 DATA_SET_SIZE = 512  # px: the size at which the Quick, Draw! masks and their stroke widths are given
 BINS: tuple[tuple[float, float], ...] = ((0.0, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))
@@ -21,6 +21,10 @@ BINS: tuple[tuple[float, float], ...] = ((0.0, 0.1), (0.1, 0.2), (0.2, 0.3), (0.
 
 class BadMask(ValueError):
     """A mask that cannot be read or has the wrong form; the message says what came and what was wanted."""
+
+
+class BrokenMaskWarning(UserWarning):
+    """A mask of a folder could not be read and was skipped; the message names it."""
 
 
 class MaskPolarityWarning(UserWarning):
@@ -52,9 +56,12 @@ def as_mask(mask: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarra
 
 
 def read_mask(path: str | Path, invert: bool = False) -> np.ndarray:
-    """Read a mask file as bool (H, W): white = hole; with invert black = hole, as the Quick Draw masks have it."""
+    """Read a mask file as bool (H, W): white = hole; with invert black = hole, as the Quick Draw masks have it.
+
+    What is transparent is known. Raises BadMask, naming the file.
+    """
     try:
-        gray = to_gray(decode_photo(read_bytes(path), str(path)))
+        gray = to_gray(decode_photo(read_bytes(path), str(path), background=255 if invert else 0))
     except BadPhoto as error:
         raise BadMask(str(error)) from None
     return (gray < 128) if invert else (gray >= 128)
@@ -205,6 +212,7 @@ class MaskFolder:
     """A folder tree or list of mask files: `masks[i]` and `masks.draw(rng)` give bool (size, size), True = hole.
 
     White = hole; invert=True for sets that store the opposite, as the Quick, Draw! Irregular Mask Dataset does.
+    A broken file is named in a BrokenMaskWarning and skipped by iteration and `draw`.
     Warns (MaskPolarityWarning) when most of a sample of masks is hole: then the polarity is likely the other one.
     """
 
@@ -214,8 +222,9 @@ class MaskFolder:
         except BadPhoto as error:
             raise BadMask(str(error)) from None
         self.size, self.invert = size, invert
-        probe = [self[i].mean() for i in np.linspace(0, len(self) - 1, min(len(self), 16)).astype(int)]
-        if np.median(probe) > 0.6:
+        few = np.linspace(0, len(self) - 1, min(len(self), 16)).astype(int)
+        probe = [mask.mean() for i in few if (mask := self._read(i)) is not None]
+        if probe and np.median(probe) > 0.6:
             warnings.warn(
                 f"{path}: {np.median(probe):.0%} of a typical mask is hole with invert={invert}; if the holes are the "
                 f"{'white' if invert else 'black'} part, pass invert={not invert}",
@@ -228,15 +237,22 @@ class MaskFolder:
 
     def __getitem__(self, index: int) -> np.ndarray:
         mask = read_mask(self.paths[index], self.invert)
-        return cv2.resize(mask.astype(np.uint8) * 255, (self.size, self.size), interpolation=cv2.INTER_AREA) >= 128
+        return centre_square(mask.astype(np.uint8) * 255, self.size) >= 128
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[i] for i in range(len(self)))
+        return (mask for i in range(len(self)) if (mask := self._read(i)) is not None)
+
+    def _read(self, index: int) -> np.ndarray | None:
+        try:
+            return self[index]
+        except BadMask as error:
+            warnings.warn(f"skipped a broken mask: {error}", BrokenMaskWarning, stacklevel=3)
+            return None
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """One mask of the folder at random; an empty or a full one is drawn again, 100 times at most."""
+        """One mask of the folder at random; a broken, empty or full one is drawn again, 100 times at most."""
         for _ in range(100):
-            mask = self[int(rng.integers(len(self)))]
-            if 0 < mask.sum() < mask.size:
+            mask = self._read(int(rng.integers(len(self))))
+            if mask is not None and 0 < mask.sum() < mask.size:
                 return mask
-        raise BadMask(f"{self.paths[0].parent}: 100 masks in a row were empty or all hole")
+        raise BadMask(f"{self.paths[0].parent}: 100 masks in a row were broken, empty or all hole")

@@ -31,10 +31,11 @@ class BrokenPhotoWarning(UserWarning):
     """A photo of a folder could not be read and was skipped; the message names it."""
 
 
-def as_photo(photo: np.ndarray) -> np.ndarray:
+def as_photo(photo: np.ndarray, background: int = 255) -> np.ndarray:
     """Check an array that claims to be a photo and bring it to uint8 RGB.
 
-    photo: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8, or floating point in [0, 1]. Alpha is laid over white.
+    photo: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8, or floating point in [0, 1]. Alpha is laid
+    over `background`, by default white.
     Returns uint8 (H, W, 3). Raises BadPhoto on any other shape, dtype or range, NaN included.
     """
     wanted = "wanted (H, W), (H, W, 3) or (H, W, 4), uint8 or floating point in [0, 1]"
@@ -53,12 +54,12 @@ def as_photo(photo: np.ndarray) -> np.ndarray:
         raise BadPhoto(f"photo has dtype {photo.dtype}; {wanted}")
     if photo.shape[2] == 4:
         rgb, alpha = photo[..., :3].astype(np.uint16), photo[..., 3:].astype(np.uint16)
-        photo = ((rgb * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        photo = ((rgb * alpha + background * (255 - alpha) + 127) // 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(photo, (*photo.shape[:2], 3)))
 
 
-def decode_photo(data: bytes, name: str) -> np.ndarray:
-    """Decode the bytes of one picture file: upright by its EXIF tag, 8 bit, alpha over white. uint8 (H, W, 3)."""
+def decode_photo(data: bytes, name: str, background: int = 255) -> np.ndarray:
+    """Decode the bytes of one picture file: upright by its EXIF tag, 8 bit, alpha over background. uint8 (H, W, 3)."""
     if not data:
         raise BadPhoto(f"{name}: the file is empty (0 bytes); wanted a picture")
     try:
@@ -67,7 +68,7 @@ def decode_photo(data: bytes, name: str) -> np.ndarray:
             if upright.mode.startswith("I"):  # 16-bit gray: keep the high byte
                 return as_photo((np.asarray(upright).astype(np.uint32) >> 8).astype(np.uint8))
             alpha = upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info
-            return as_photo(np.asarray(upright.convert("RGBA" if alpha else "RGB")))
+            return as_photo(np.asarray(upright.convert("RGBA" if alpha else "RGB")), background)
     except UnidentifiedImageError:
         raise BadPhoto(f"{name}: not a picture that can be read; wanted {', '.join(EXTENSIONS)}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -110,9 +111,10 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
+        raise OSError(f"{path}: cannot be written ({error.strerror})") from None
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise OSError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def centre_square(photo: np.ndarray, size: int) -> np.ndarray:
@@ -173,7 +175,7 @@ class PhotoFolder:
 
     source: a folder, a text file with one path a line (as `edgeconnect-lite prepare` writes it; relative paths count
     from that file), or paths. A broken file is named in a BrokenPhotoWarning and skipped: iteration leaves it out, and
-    `photos[i]` gives the next readable one. Raises BadPhoto if there is no picture at all.
+    `photos[i]` gives the next readable one (`edgeconnect-lite prepare` writes a list without broken files). Raises BadPhoto if there is no picture at all.
     """
 
     def __init__(self, source: str | Path | Iterable[str | Path], size: int = 128):

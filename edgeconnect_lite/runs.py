@@ -1,7 +1,9 @@
-"""Runs: what a training run keeps in its folder. The log, the checkpoint, the generator's weights, a panel to look at.
+"""Runs: what a training run keeps in out/edge_generator/ or out/image_generator/.
 
-Every file is written whole or not at all. A checkpoint holds the generator, the discriminator, both optimizers and the
-step; data and noise are functions of (seed, step), so a resumed run goes on where it stopped.
+The generator's weights (config.json, model.safetensors), checkpoint.pt, training.json (its config), log.jsonl and
+panel.png. Each file but the growing log is written whole or not at all. A checkpoint holds the generator, the
+discriminator, both optimizers and the step; data and noise are functions of (seed, step), so a resumed run goes on where
+it stopped.
 """
 
 import copy
@@ -20,6 +22,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from edgeconnect_lite.edges import merge_edges
 from edgeconnect_lite.figures import tile
 from edgeconnect_lite.generators import EdgeGenerator
 from edgeconnect_lite.inpainting import to_rgb
@@ -31,16 +34,22 @@ CHECKPOINT = "checkpoint.pt"
 
 
 class TrainingStopped(RuntimeError):
-    """Training cannot go on; the message says why, and the last checkpoint is kept."""
+    """Training cannot go on; the message says why. A checkpoint that was written before stays as it is."""
 
 
 class Log:
     """The progress bar and out/log.jsonl: the mean of each term over log_every steps, and whether to save now."""
 
-    def __init__(self, out: Path, start: int, config: Any):
+    def __init__(self, out: Path, start: int, config: Any, is_main_process: bool = True):
+        if start >= config.steps and is_main_process:
+            print(f"{out} has {start} steps behind it already; steps = {config.steps} asks for no more")
+        out.mkdir(parents=True, exist_ok=True)
         self.path, self.config, self.sums, self.count = out / "log.jsonl", config, {}, 0
-        self.bar = tqdm(total=config.steps, initial=start, unit="step", disable=None)
-        self.saved = time.monotonic()
+        self.bar = tqdm(total=config.steps, initial=start, unit="step", disable=None if is_main_process else True)
+        self.is_main_process, self.saved = is_main_process, time.monotonic()
+        if is_main_process:  # a resumed run takes back what was logged after its checkpoint
+            lines = self.path.read_text("utf-8").splitlines(keepends=True) if start and self.path.exists() else []
+            write_bytes(self.path, "".join(line for line in lines if json.loads(line)["step"] <= start).encode())
 
     def __call__(self, step: int, terms: dict[str, Tensor]) -> bool:
         """Take one step's terms. Returns True when a checkpoint is due: every few minutes, and at the end."""
@@ -60,10 +69,10 @@ class Log:
         return False
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(
-                json.dumps({"step": step + 1, **{name: round(value, 5) for name, value in values.items()}}) + "\n"
-            )
+        if self.is_main_process:
+            rounded = {name: round(value, 5) for name, value in values.items()}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step + 1, **rounded}) + "\n")
 
 
 def save_checkpoint(
@@ -75,9 +84,9 @@ def save_checkpoint(
     buffer = io.BytesIO()
     torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, buffer)
     write_bytes(out / CHECKPOINT, buffer.getvalue())
-    write_bytes(out / "config.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
+    write_bytes(out / "training.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
     write_picture(out / "panel.png", panel)
-    save_weights(parts["generator"], out)
+    save_weights(parts["generator"], out.parent)
 
 
 def one_line(error: Exception) -> str:
@@ -130,10 +139,11 @@ def inspect_painting(generator: nn.Module, held_out: list[Sample]) -> tuple[dict
     scores, rows = [], []
     device = next(generator.parameters()).device
     for sample in held_out:
-        edges = torch.where(sample.mask > 0.5, sample.edges, sample.known_edges)
+        mask = sample.mask[0].numpy() > 0
+        edges = torch.from_numpy(merge_edges(sample.known_edges[0].numpy(), sample.edges[0].numpy(), mask))[None]
         painted = generator(image_stage_input(sample, edges)[None].to(device))[0].cpu()
         result = to_rgb(torch.where(sample.mask > 0.5, painted, sample.photo))
-        photo, mask = to_rgb(sample.photo), sample.mask[0].numpy() > 0
+        photo = to_rgb(sample.photo)
         scores.append(hole_psnr(result, photo, mask))
         rows.append([to_rgb(sample.photo * (1 - sample.mask)), edges[0].numpy(), result, photo])
     return {"hole_psnr": float(np.mean(scores))}, tile(rows[:6])

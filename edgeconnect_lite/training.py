@@ -96,15 +96,15 @@ class ImageTraining(Training):
     hole_weight: float = 6.0
     adversarial_weight: float = 0.02
     feature_matching_weight: float = 0.1
-    perceptual_weight: float = 0.1
-    style_weight: float = 50.0
+    perceptual_weight: float = 0.0  # 0.1 where VGG19's weights are at hand
+    style_weight: float = 0.0  # 50 likewise
     vgg19: str | None = None  # VGG19's weight file, None = torch.hub's cache
     condition: Condition = "mask+photo"
     blank_edges: float = 0.15  # share of samples whose hole holds no edges, so that "none" is a fair case
 
 
 def train_edge(config: EdgeTraining, out: str | Path, resume: bool = False) -> EdgeGenerator:
-    """Train stage 1. Writes out/{checkpoint.pt, config.json, log.jsonl, panel.png, edge_generator/}."""
+    """Train stage 1. All that it keeps lies in out/edge_generator/ (runs.py)."""
     accelerator, samples, held_out, out = begin(config, out, resume)
     generator = EdgeGenerator(config.width, config.bottom, config.blocks)
     discriminator = PatchDiscriminator(1 + condition_channels(config.condition, 1))
@@ -112,7 +112,7 @@ def train_edge(config: EdgeTraining, out: str | Path, resume: bool = False) -> E
     start = load_checkpoint(out, parts) if resume else 0
     g, d, g_optimizer, d_optimizer = accelerator.prepare(*parts.values())
     stream = accelerator.prepare(batches(samples, config.batch_size, config.steps, start, config.workers))
-    log = Log(out, start, config)
+    log = Log(out, start, config, accelerator.is_main_process)
     for step, sample in enumerate(stream, start):
         set_learning_rates(config, step, g_optimizer, d_optimizer)
         with accelerator.autocast():
@@ -140,7 +140,7 @@ def train_edge(config: EdgeTraining, out: str | Path, resume: bool = False) -> E
 
 
 def train_image(config: ImageTraining, out: str | Path, resume: bool = False) -> ImageGenerator:
-    """Train stage 2 on true edges. Writes out/{checkpoint.pt, config.json, log.jsonl, panel.png, image_generator/}."""
+    """Train stage 2 on true edges. All that it keeps lies in out/image_generator/ (runs.py)."""
     accelerator, samples, held_out, out = begin(config, out, resume)
     generator = ImageGenerator(config.width, config.bottom, config.blocks)
     discriminator = PatchDiscriminator(3 + condition_channels(config.condition, 3))
@@ -150,7 +150,7 @@ def train_image(config: ImageTraining, out: str | Path, resume: bool = False) ->
     stream = accelerator.prepare(batches(samples, config.batch_size, config.steps, start, config.workers))
     needs_features = bool(config.perceptual_weight or config.style_weight)
     features = VGG19Features(config.vgg19).to(accelerator.device) if needs_features else None
-    log = Log(out, start, config)
+    log = Log(out, start, config, accelerator.is_main_process)
     for step, sample in enumerate(stream, start):
         set_learning_rates(config, step, g_optimizer, d_optimizer)
         edges = given_edges(sample, config.blank_edges, noise_of(config, step, sample.edges.device))
@@ -178,13 +178,16 @@ def train_image(config: ImageTraining, out: str | Path, resume: bool = False) ->
 
 
 def begin(config: Training, out: str | Path, resume: bool) -> tuple[Accelerator, Samples, list[Sample], Path]:
-    """Everything before the networks: folder, threads, seed, the stream of samples and the held-out ones."""
-    out = Path(out)
+    """Everything before the networks: threads, seed, the stream of samples, the held-out ones, the run's own folder.
+
+    Both stages can share `out`: it is then a folder of weights that Inpainter.from_pretrained takes.
+    """
+    out = Path(out) / ("edge_generator" if isinstance(config, EdgeTraining) else "image_generator")
     if not resume and (out / CHECKPOINT).exists():
         raise TrainingStopped(f"{out} holds a checkpoint already; pass --resume to go on, or another --out")
-    if config.validation < 1:
-        raise ValueError(f"validation is {config.validation}; wanted at least 1 photo")
-    out.mkdir(parents=True, exist_ok=True)
+    for name in ("steps", "batch_size", "validation", "log_every"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; wanted at least 1")
     if config.threads:
         torch.set_num_threads(config.threads)
         cv2.setNumThreads(config.threads)
@@ -199,7 +202,9 @@ def begin(config: Training, out: str | Path, resume: bool) -> tuple[Accelerator,
     train, held_out = (Subset(photos, part) for part in (range(kept), range(kept, len(photos))))  # type: ignore
     AcceleratorState._reset_state(reset_partial_state=False)  # a notebook may train twice, with another precision
     accelerator = Accelerator(
-        mixed_precision=config.precision, dataloader_config=DataLoaderConfiguration(split_batches=True)
+        cpu=not torch.cuda.is_available(),  # MPS only when asked, and nobody can ask yet
+        mixed_precision=config.precision,
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
     fixed = list(iterate_samples(held_out, masks, config.seed))  # type: ignore[arg-type]
     return accelerator, Samples(train, masks, config.seed), fixed, out  # type: ignore[arg-type]
@@ -282,6 +287,8 @@ def weighted_sum(terms: dict[str, Tensor], config: Training, step: int) -> Tenso
     """The generator's loss: each term times config.<term>_weight. Stops on a term that is not finite, naming it."""
     for name, value in terms.items():
         if not torch.isfinite(value):
-            raise TrainingStopped(f"step {step}: the loss term {name} is {value.item()}; the last checkpoint is kept")
+            raise TrainingStopped(
+                f"step {step}: the loss term {name} is {value.item()}; a checkpoint that was written before stays"
+            )
     weights = {name: getattr(config, f"{name}_weight") for name in terms if name != "discriminator"}
     return torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()

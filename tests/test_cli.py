@@ -7,6 +7,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgeconnect_lite import FacePhotos, stroke_mask
 from edgeconnect_lite.cli import main
@@ -157,13 +158,62 @@ def test_train_and_resume_by_command(files, capsys):
     with pytest.raises(SystemExit, match="holds a checkpoint already; pass --resume"):
         main(["train", "edge", "--out", "run", "--steps", "3", *tiny])
     main(["train", "edge", "--out", "run", "--steps", "3", "--resume", *tiny])
-    steps = [json.loads(line)["step"] for line in (files / "run/log.jsonl").read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (files / "run/edge_generator/log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 2, 3, 3]
     with pytest.raises(SystemExit, match="VGG19's weights are not at"):
-        main(["train", "image", "--out", "other", "--steps", "1", "--vgg19", "none.pth", *tiny])
+        main(["train", "image", "--out", "other", "--steps", "1", "--vgg19", "none.pth", "--style-weight", "50", *tiny])
     with pytest.raises(SystemExit) as stop:
         main(["train", "edge", "--out", "third", "--condition", "moon", *tiny])
     assert stop.value.code == 2 and "condition" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words, wanted", [
+    (["demo", "--photo", "500", "--out", "a.png"], "--photo is 500; wanted 0 to 499"),
+    (["demo", "--out", "none/a.png"], "there is no folder none"),
+    (["evaluate", "--limit", "0"], "--limit is 0; wanted at least 1"),
+    (["evaluate", "--json", "a.txt"], "wanted an ending of .json"),
+    (["evaluate", "--photos", "none", "--json", "a.json"], "none: there is no such folder"),
+    (["prepare", "none", "--out", "a.txt"], "none: there is no such folder"),
+    (["train", "edge", "--out", "run", "--photos", "none"], "none: there is no such folder"),
+    (["train", "edge", "--out", "run", "--masks", "clouds"], "kind is ('clouds',); wanted strokes, brush, boxes"),
+    (["train", "edge", "--out", "run", "--steps", "0"], "steps is 0; wanted at least 1"),
+    (["train", "image", "--out", "run", "--log-every", "0"], "log_every is 0; wanted at least 1"),
+    (["train", "edge", "--out", "run", "--resume"], "there is no checkpoint to resume from"),
+])  # fmt: skip
+def test_the_other_commands_say_what_was_wanted_too(files, words, wanted):
+    before = sorted(files.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    message = str(stop.value.code)
+    assert message.startswith("edgeconnect-lite: ") and wanted in message and "\n" not in message
+    assert sorted(files.rglob("*")) == before
+
+
+def test_both_stages_can_share_a_folder_which_is_then_one_of_weights(files):
+    tiny = ["--out", "run", "--width", "4", "--bottom", "8", "--blocks", "1", "--size", "64", "--batch-size", "2",
+            "--validation", "2", "--steps", "1", "--threads", "1"]  # fmt: skip
+    main(["train", "edge", *tiny])
+    main(["train", "image", *tiny])
+    main(["inpaint", "photo.png", "mask.png", "--out", "out.png", "--weights", "run"])
+    assert (files / "out.png").is_file()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "1x1"])
+def test_gray_transparent_and_tiny_photos(files, mode):
+    photo = Image.open("photo.png")
+    (photo.resize((1, 1)) if mode == "1x1" else photo.convert(mode)).save("other.png")
+    if mode == "1x1":
+        write_picture("mask.png", np.zeros((1, 1), np.uint8))
+    main(["inpaint", "other.png", "mask.png", "--out", "out.png"])
+    assert read_photo("out.png").shape[:2] == read_photo("mask.png").shape[:2]
+
+
+def test_strokes_on_a_transparent_layer_are_a_mask_and_edges(files):
+    strokes = read_photo("mask.png")[..., 0]
+    Image.fromarray(np.dstack([np.full((128, 128, 3), 255, np.uint8), strokes])).save("layer.png")
+    main(["inpaint", "photo.png", "mask.png", "--out", "a.png", "--edges", "mask.png"])
+    main(["inpaint", "photo.png", "layer.png", "--out", "b.png", "--edges", "layer.png"])
+    assert np.array_equal(read_photo("a.png"), read_photo("b.png"))
 
 
 def test_lab_outside_a_checkout_says_so(monkeypatch, tmp_path):

@@ -48,10 +48,10 @@ def test_true_edges_at_128_are_the_documented_expression(index):
     assert 0.01 < edges.mean() < 0.4
 
 
-def test_the_blur_scales_with_the_width_and_the_thresholds_are_parameters():
+def test_the_blur_scales_with_the_shorter_side_and_the_thresholds_are_parameters():
     photo = FacePhotos("test")[0]
     gray = to_gray(photo)
-    large = cv2.resize(gray, (256, 200))
+    large = cv2.resize(gray, (300, 256))  # the shorter side decides
     assert np.array_equal(true_edges(large), cv2.Canny(cv2.GaussianBlur(large, (0, 0), 2.0), 25, 60) > 0)
     small = cv2.resize(gray, (64, 64))
     assert np.array_equal(true_edges(small), cv2.Canny(cv2.GaussianBlur(small, (0, 0), 0.5), 25, 60) > 0)

@@ -63,6 +63,8 @@ WRONG = {
     "edge_effect": [
         (lambda a, b, m: np.abs(a.astype(float) - b).mean(), "over the hole alone"),
         (lambda a, b, m: (a - b)[m].mean(), "uint8 wraps around"),
+        (lambda a, b, m: np.abs(a[m].astype(float) - b[m]), "wanted: one number"),
+        (lambda a, b, m: "9.9", "wanted: one number"),
         (lambda a, b, m: 2 * np.abs(a[m].astype(float) - b[m]).mean(), "wanted"),
     ],
     "redraw": [

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -98,6 +99,21 @@ def test_the_shipped_stages_do_their_work(inpainter, face, hole):
     assert np.abs(with_edges[hole].astype(float) - without[hole]).mean() > 2
 
 
+@pytest.mark.parametrize("height, width", [(200, 200), (300, 300), (171, 400), (129, 128), (500, 333)])
+def test_at_any_size_predicted_edges_given_back_make_the_same_picture(inpainter, height, width):
+    photo = cv2.resize(FacePhotos("test")[16], (width, height))
+    mask = stroke_mask(np.random.default_rng(0), 512)[:height, :width]
+    edges = inpainter.predict_edges(photo, mask)
+    assert np.array_equal(inpainter(photo, mask), inpainter(photo, mask, edges))
+
+
+def test_the_blur_follows_the_shorter_side(face):
+    tiled = true_edges(np.tile(face, (1, 4, 1)))  # far from the seams Canny sees the one face
+    local = np.s_[:, 20:108]
+    differ = (tiled[:, 148:236] != true_edges(face)[local]).mean()
+    assert differ < 0.02  # a line may be followed across a seam
+
+
 def test_a_drawn_stroke_reaches_the_network_even_outside_the_hole(inpainter, face, hole):
     edges = known_edges(face, hole)
     drawn = edges.copy()
@@ -116,7 +132,8 @@ def test_a_thin_stroke_survives_the_shrinking_of_a_large_photo(inpainter):
 
 
 def test_no_hole_gives_the_photo_back(inpainter, face):
-    assert np.array_equal(inpainter(face, np.zeros((128, 128), bool)), face)
+    result = inpainter(face, np.zeros((128, 128), bool))
+    assert np.array_equal(result, face) and not np.shares_memory(result, face)
 
 
 def test_one_pixel(inpainter):
@@ -197,6 +214,9 @@ def test_wrong_weights_are_never_replaced_by_random_ones(weights):
     good_config, state = config.read_text(), load_file(model)
     config.write_text(json.dumps(json.loads(good_config) | {"width": 12}))
     with pytest.raises(BadWeights, match="another architecture"):
+        Inpainter.from_pretrained(weights)
+    config.write_text('{"width": 0}')
+    with pytest.raises(BadWeights, match="not a configuration of EdgeGenerator"):
         Inpainter.from_pretrained(weights)
     config.write_text('{"colour": "blue"}')
     with pytest.raises(BadWeights, match="not a configuration of EdgeGenerator"):

@@ -13,6 +13,7 @@ from edgeconnect_lite.masks import (
     BINS,
     KINDS,
     BadMask,
+    BrokenMaskWarning,
     MaskFolder,
     MaskPolarityWarning,
     RandomMasks,
@@ -264,3 +265,18 @@ def test_empty_and_full_masks_are_not_drawn(tmp_path):
     (tmp_path / "full.png").unlink()
     with pytest.raises(BadMask, match="100 masks in a row were empty or all hole"):
         MaskFolder(tmp_path, 64).draw(np.random.default_rng(0))
+
+
+def test_a_broken_mask_is_named_and_skipped(tmp_path):
+    hole = np.zeros((64, 96), np.uint8)
+    hole[10:30, 30:60] = 255
+    save(tmp_path / "a.png", hole)
+    (tmp_path / "b.png").write_text("not a mask")
+    with pytest.warns(BrokenMaskWarning, match=r"b\.png: not a picture"):
+        masks = MaskFolder(tmp_path, 64)
+    with pytest.warns(BrokenMaskWarning):
+        assert len(list(masks)) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        drawn = [masks.draw(np.random.default_rng(seed)) for seed in range(6)]
+    assert all(np.array_equal(mask, hole[:, 16:80] > 0) for mask in drawn)  # its centred square

@@ -79,5 +79,5 @@ class _GatedELU(torch.autograd.Function):
         torch.mul(dy, s, out=df)
         torch.mul(df, elu, out=dg)
         dg.mul_(1 - s)
-        df.mul_(torch.where(feature > 0, 1.0, elu + ctx.alpha))  # alpha * exp(f) = ELU(f) + alpha where f <= 0
+        df.mul_(torch.where(feature > 0, 1.0, ctx.alpha * feature.clamp(max=0).exp()))
         return dx, None

@@ -47,9 +47,10 @@ def _gated_elu_backward_kernel(x_ptr, dy_ptr, dx_ptr, chw, alpha, BLOCK: tl.cons
 
 def _launch(kernel, batch: int, chw: int, arguments: tuple, block: int) -> None:
     """One program per `block` elements of one picture; batches beyond the grid's limit of 65,535 go in pieces."""
-    for first in range(0, batch, 65_535):
-        pieces = [tensor[first : first + 65_535] for tensor in arguments[:-1]]
-        kernel[(triton.cdiv(chw, block), len(pieces[0]))](*pieces, chw, arguments[-1], BLOCK=block)
+    with torch.cuda.device_of(arguments[0]):  # Triton launches on the current device, which need not be the tensor's
+        for first in range(0, batch, 65_535):
+            pieces = [tensor[first : first + 65_535] for tensor in arguments[:-1]]
+            kernel[(triton.cdiv(chw, block), len(pieces[0]))](*pieces, chw, arguments[-1], BLOCK=block)
 
 
 def forward(x: Tensor, alpha: float, block: int = BLOCK) -> Tensor:
