@@ -175,7 +175,8 @@ class PhotoFolder:
 
     source: a folder, a text file with one path a line (as `edgeconnect-lite prepare` writes it; relative paths count
     from that file), or paths. A broken file is named in a BrokenPhotoWarning and skipped: iteration leaves it out, and
-    `photos[i]` gives the next readable one (`edgeconnect-lite prepare` writes a list without broken files). Raises BadPhoto if there is no picture at all.
+    `photos[i]` gives the next readable one (`edgeconnect-lite prepare` writes a list without broken files). Raises
+    BadPhoto if there is no picture at all.
     """
 
     def __init__(self, source: str | Path | Iterable[str | Path], size: int = 128):

@@ -263,7 +263,7 @@ def test_empty_and_full_masks_are_not_drawn(tmp_path):
     assert {masks.draw(np.random.default_rng(seed)).mean() for seed in range(20)} == {0.25}
     (tmp_path / "good.png").unlink()
     (tmp_path / "full.png").unlink()
-    with pytest.raises(BadMask, match="100 masks in a row were empty or all hole"):
+    with pytest.raises(BadMask, match="100 masks in a row were broken, empty or all hole"):
         MaskFolder(tmp_path, 64).draw(np.random.default_rng(0))
 
 
