@@ -59,7 +59,9 @@ def execute(notebook, folder):
         env = {**os.environ, "TQDM_DISABLE": "1", "IPYTHONDIR": ipython_folder}
         env.pop("MPLBACKEND", None)
         try:
-            client.execute(env=env, stderr=subprocess.DEVNULL)  # the kernel's own log; what cells print goes into outputs
+            client.execute(
+                env=env, stderr=subprocess.DEVNULL
+            )  # the kernel's own log; what cells print goes into outputs
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             kinds = [cell.cell_type for cell in notebook.cells[: place[-1] + 1]]
             raise RuntimeError(f"code cell {kinds.count('code')}, cell {len(kinds)} of all\n{error}") from None
