@@ -61,7 +61,8 @@ def lab(extra: tyro.conf.Positional[tuple[str, ...]] = ()) -> None:
         raise UsageError("the lessons are not part of the installed package; get a checkout of edgeconnect-lite, "
                          "install it there (pip install -c constraints.txt -e '.[dev]') and run this again")  # fmt: skip
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # containers
-    command = [sys.executable, "-m", "jupyter", "lab", str(lesson), *as_root, *extra]
+    start = f"--LabApp.default_url=/lab/tree/{lesson.as_posix()}"  # in the printed address too, where no browser opens
+    command = [sys.executable, "-m", "jupyter", "lab", start, *as_root, *extra]
     raise SystemExit(subprocess.run(command, cwd=root, check=False).returncode)
 
 
