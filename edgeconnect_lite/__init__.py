@@ -20,7 +20,7 @@ _HOMES = {
     "inpainting": ("Inpainter", "BadWeights", "composite"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = ["__version__", *_HOME_OF]
+__all__ = ["__version__", *_HOME_OF]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str):

@@ -58,7 +58,7 @@ def check_edge_effect(edge_effect: Callable) -> None:
     answer = edge_effect(photo, other, mask)
     if answer is None:
         return _say(False)
-    _require(np.isscalar(answer) and np.isreal(answer), f"came: {type(answer).__name__}; wanted: one number")
+    _require(isinstance(answer, int | float | np.number), f"came: {type(answer).__name__}; wanted: one number")
     wanted = metrics.edge_effect(photo, other, mask)
     gap = np.abs(photo.astype(float) - other)
     if np.isclose(answer, gap.mean()):
@@ -66,9 +66,9 @@ def check_edge_effect(edge_effect: Callable) -> None:
             f"came: {answer:.2f}, the mean over the whole picture; wanted {wanted:.2f}, over the hole alone"
         )
     brighter = edge_effect(other, photo, mask)
-    _require(np.isclose(answer, wanted), f"came: {answer:.2f}; wanted {wanted:.2f}")
+    _require(bool(np.isclose(answer, wanted)), f"came: {answer:.2f}; wanted {wanted:.2f}")
     _require(
-        np.isclose(brighter, wanted),
+        bool(np.isclose(brighter, wanted)),
         f"came: {brighter:.2f} with the pictures swapped; wanted {wanted:.2f} both ways (uint8 wraps around below 0)",
     )
     _say(True)
