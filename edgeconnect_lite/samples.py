@@ -116,16 +116,13 @@ class Samples(Dataset):
         return make_sample(photo, self.masks.draw(rng), self.low, self.high)
 
 
-def batches(
-    samples: Samples, batch_size: int, steps: int, start: int = 0, workers: int = 0, pin_memory: bool = False
-) -> DataLoader:
+def batches(samples: Samples, batch_size: int, steps: int, start: int = 0, workers: int = 0) -> DataLoader:
     """Batches number `start` to `steps` - 1 of the stream, in order. Iterating yields Sample with a batch dimension."""
     return DataLoader(
         samples,
         batch_size=batch_size,
         sampler=range(start * batch_size, steps * batch_size),
         num_workers=workers,
-        pin_memory=pin_memory,
         worker_init_fn=_one_thread,
     )
 
