@@ -217,8 +217,11 @@ def _train_commands() -> dict[str, Callable]:
     return {"edge": edge, "image": image}
 
 
-def _check_writable(path: Path, endings: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".bmp")) -> None:
-    """Before the work, not after it: is this a file that can be written?"""
+def _check_writable(path: Path, endings: tuple[str, ...] | None = None) -> None:
+    """Before the work, not after it: is this a file that can be written? endings: None = pictures."""
+    from edgeconnect_lite.photos import EXTENSIONS
+
+    endings = endings or EXTENSIONS
     if path.suffix.lower() not in endings:
         raise UsageError(f"{path}: cannot write this kind of file; wanted an ending of {', '.join(endings)}")
     if not path.parent.is_dir():

@@ -80,22 +80,23 @@ def steps_of(inpainter: "Inpainter", photo: np.ndarray, mask: np.ndarray) -> dic
     photo: uint8 (H, W, 3). mask: bool (H, W), True = hole.
     """
     from edgeconnect_lite.edges import known_edges, true_edges
+    from edgeconnect_lite.inpainting import THRESHOLD, composite
     from edgeconnect_lite.metrics import telea
 
     known, true = known_edges(photo, mask), true_edges(photo)
-    predicted = inpainter.predict_edges(photo, mask) > 0.5
-    painted = inpainter.paint(photo, mask, predicted)
+    predicted = inpainter.predict_edges(photo, mask) > THRESHOLD
+    from_predicted, from_true = (inpainter.paint(photo, mask, edges) for edges in (predicted, true))
     return {
         "photo": photo,
         "mask (white = hole)": mask,
         "masked photo": np.where(mask[..., None], np.uint8(0), photo),
         "true edges": colour_edges(known, true & mask, mask, GREEN),
         "predicted edges": colour_edges(known, predicted & mask, mask, RED),
-        "painted, predicted edges": painted,
-        "painted, true edges": inpainter.paint(photo, mask, true),
+        "painted, predicted edges": from_predicted,
+        "painted, true edges": from_true,
         "Telea": telea(photo, mask),
-        "composite, predicted edges": inpainter(photo, mask, predicted),
-        "composite, true edges": inpainter(photo, mask, true),
+        "composite, predicted edges": composite(photo, from_predicted, mask),
+        "composite, true edges": composite(photo, from_true, mask),
     }
 
 

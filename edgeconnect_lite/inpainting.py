@@ -25,6 +25,7 @@ from edgeconnect_lite.samples import Sample, edge_stage_input, image_stage_input
 
 THRESHOLD = 0.5  # a probability above it is an edge
 STAGES: dict[str, type[nn.Module]] = {"edge_generator": EdgeGenerator, "image_generator": ImageGenerator}
+WEIGHT_FILES = ("config.json", "model.safetensors")  # of each stage
 
 
 class BadWeights(ValueError):
@@ -156,6 +157,11 @@ def to_rgb(photo: Tensor) -> np.ndarray:
     return (photo.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
 
 
+def one_line(error: Exception) -> str:
+    """What an error says, on one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def weights_folder(path_or_hub_id: str | Path | None = None) -> Path:
     """Where the weights lie on this disk: an existing folder, the shipped one for None, or a snapshot from the Hub."""
     if path_or_hub_id is None:
@@ -166,11 +172,11 @@ def weights_folder(path_or_hub_id: str | Path | None = None) -> Path:
     if isinstance(path_or_hub_id, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise BadWeights(f"{name}: there is no such folder; wanted one with {' and '.join(STAGES)} in it")
     try:
-        wanted = [f"{stage}/{file}" for stage in STAGES for file in ("config.json", "model.safetensors")]
+        wanted = [f"{stage}/{file}" for stage in STAGES for file in WEIGHT_FILES]
         return Path(snapshot_download(name, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise BadWeights(f"{name}: neither a folder here nor to be had from the Hugging Face Hub ({reason})") from None
+        said = one_line(error)
+        raise BadWeights(f"{name}: neither a folder here nor to be had from the Hugging Face Hub ({said})") from None
 
 
 def load_generator(folder: str | Path, kind: type[nn.Module]) -> nn.Module:
@@ -178,7 +184,7 @@ def load_generator(folder: str | Path, kind: type[nn.Module]) -> nn.Module:
 
     folder: holds config.json and model.safetensors. kind: EdgeGenerator or ImageGenerator. Raises BadWeights.
     """
-    config, weights = Path(folder) / "config.json", Path(folder) / "model.safetensors"
+    config, weights = (Path(folder) / file for file in WEIGHT_FILES)
     for path in (config, weights):
         if not path.is_file():
             raise BadWeights(f"{path}: there is no such file; wanted the weights of {kind.__name__}")
@@ -191,8 +197,7 @@ def load_generator(folder: str | Path, kind: type[nn.Module]) -> nn.Module:
     except SafetensorError as error:
         raise BadWeights(f"{weights}: not a safetensors file that can be read ({error})") from None
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadWeights(f"{weights}: weights of another architecture than {config} says ({reason})") from None
+        raise BadWeights(f"{weights}: weights of another architecture than {config} says ({one_line(error)})") from None
     broken = [name for name, value in generator.named_parameters() if not torch.isfinite(value).all()]
     if broken:
         raise BadWeights(f"{weights}: {broken[0]} holds values that are not finite")

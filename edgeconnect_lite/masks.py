@@ -171,8 +171,6 @@ def brush_mask(rng: np.random.Generator, size: int = 128, ratio: tuple[float, fl
 def box_mask(rng: np.random.Generator, size: int = 128, ratio: tuple[float, float] | None = None) -> np.ndarray:
     """One box at a random place; its share of the picture is uniform in ratio, by default (0.1, 0.3). bool (size, size)."""
     low, high = _check_ratio(ratio or (0.1, 0.3))
-    if high * size * size < 1:
-        raise ValueError(f"ratio is ({low}, {high}); no box of whole pixels is that small at {size} px")
     for _ in range(1000):
         share, aspect = rng.uniform(low, high), np.exp(rng.uniform(-0.5, 0.5))
         height, width = (int(np.clip(round(size * np.sqrt(share * a)), 1, size)) for a in (aspect, 1 / aspect))

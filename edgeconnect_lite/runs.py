@@ -24,8 +24,7 @@ from tqdm.auto import tqdm
 
 from edgeconnect_lite.edges import merge_edges
 from edgeconnect_lite.figures import tile
-from edgeconnect_lite.generators import EdgeGenerator
-from edgeconnect_lite.inpainting import to_rgb
+from edgeconnect_lite.inpainting import STAGES, THRESHOLD, WEIGHT_FILES, composite, one_line, to_rgb
 from edgeconnect_lite.metrics import EdgeCounts, hole_psnr
 from edgeconnect_lite.photos import write_bytes, write_picture
 from edgeconnect_lite.samples import Sample, edge_stage_input, image_stage_input
@@ -89,10 +88,6 @@ def save_checkpoint(
     save_weights(parts["generator"], out.parent)
 
 
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 def load_checkpoint(out: Path, parts: dict[str, Any]) -> int:
     """Bring the four parts to the state of out/checkpoint.pt. Returns the step to go on with."""
     path = out / CHECKPOINT
@@ -112,12 +107,12 @@ def load_checkpoint(out: Path, parts: dict[str, Any]) -> int:
 
 def save_weights(generator: nn.Module, folder: str | Path) -> None:
     """Store a generator as folder/{edge,image}_generator/{config.json, model.safetensors}, rounded to float16."""
-    name = "edge_generator" if isinstance(generator, EdgeGenerator) else "image_generator"
+    name = next(name for name, kind in STAGES.items() if isinstance(generator, kind))
     half = copy.deepcopy(generator).to(memory_format=torch.contiguous_format).half()  # type: ignore[call-overload]
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         half.save_pretrained(temporary)
         (Path(folder) / name).mkdir(exist_ok=True)
-        for file in ("config.json", "model.safetensors"):
+        for file in WEIGHT_FILES:
             write_bytes(Path(folder) / name / file, (Path(temporary) / file).read_bytes())
 
 
@@ -128,7 +123,7 @@ def inspect_edges(generator: nn.Module, held_out: list[Sample]) -> tuple[dict[st
     device = next(generator.parameters()).device
     for sample in held_out:
         predicted = torch.sigmoid(generator(edge_stage_input(sample)[None].to(device)))[0, 0].cpu()
-        counts.add((predicted > 0.5).numpy(), sample.edges[0].numpy() > 0, sample.mask[0].numpy() > 0)
+        counts.add((predicted > THRESHOLD).numpy(), sample.edges[0].numpy() > 0, sample.mask[0].numpy() > 0)
         rows.append([to_rgb(sample.photo * (1 - sample.mask)), sample.edges[0].numpy(), predicted.numpy()])
     return {"precision": counts.precision, "recall": counts.recall, "f1": counts.f1}, tile(rows[:6])
 
@@ -142,8 +137,8 @@ def inspect_painting(generator: nn.Module, held_out: list[Sample]) -> tuple[dict
         mask = sample.mask[0].numpy() > 0
         edges = torch.from_numpy(merge_edges(sample.known_edges[0].numpy(), sample.edges[0].numpy(), mask))[None]
         painted = generator(image_stage_input(sample, edges)[None].to(device))[0].cpu()
-        result = to_rgb(torch.where(sample.mask > 0.5, painted, sample.photo))
         photo = to_rgb(sample.photo)
+        result = composite(photo, to_rgb(painted), mask)
         scores.append(hole_psnr(result, photo, mask))
         rows.append([to_rgb(sample.photo * (1 - sample.mask)), edges[0].numpy(), result, photo])
     return {"hole_psnr": float(np.mean(scores))}, tile(rows[:6])

@@ -9,7 +9,7 @@ The random draws of a step depend on (seed, step) alone; what a run keeps is in 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import torch
@@ -50,6 +50,7 @@ from edgeconnect_lite.samples import (
 class Training:
     """What both stages share."""
 
+    stage: ClassVar[str]  # a key of inpainting.STAGES, and the name of the run's folder
     photos: str = "faces"  # "faces" (shipped), a folder, a .txt list, or CelebA's root
     masks: str = "strokes,brush"  # kinds of generated masks, or a folder of masks (white = hole)
     invert_masks: bool = False  # the folder's masks have black holes, as Quick Draw masks do
@@ -73,6 +74,7 @@ class Training:
 class EdgeTraining(Training):
     """Stage 1. The weights belong to losses.py's functions of the same names."""
 
+    stage = "edge_generator"
     width: int = 16
     bottom: int = 128
     blocks: int = 3
@@ -89,6 +91,7 @@ class EdgeTraining(Training):
 class ImageTraining(Training):
     """Stage 2. The weights belong to losses.py's functions of the same names."""
 
+    stage = "image_generator"
     width: int = 20
     bottom: int = 176
     blocks: int = 3
@@ -182,7 +185,7 @@ def begin(config: Training, out: str | Path, resume: bool) -> tuple[Accelerator,
 
     Both stages can share `out`: it is then a folder of weights that Inpainter.from_pretrained takes.
     """
-    out = Path(out) / ("edge_generator" if isinstance(config, EdgeTraining) else "image_generator")
+    out = Path(out) / config.stage
     if not resume and (out / CHECKPOINT).exists():
         raise TrainingStopped(f"{out} holds a checkpoint already; pass --resume to go on, or another --out")
     for name in ("steps", "batch_size", "validation", "log_every"):
