@@ -1,8 +1,8 @@
 """Edge-guided inpainting of faces in two stages: complete the edges of the hole, then paint the photo from them.
 
-Read the modules in the order of the data: photos, masks, edges, samples, layers, generators, discriminators,
-features, losses, training, runs, inpainting, metrics, figures. Nothing happens at import: torch is loaded by the first name
-that needs it.
+Read the modules in the order of the data: photos, masks, edges, samples, layers, generators, discriminators, weights,
+features, losses, training, runs, inpainting, metrics, figures; attributes trains the face features. Nothing happens at
+import: torch is loaded by the first name that needs it.
 """
 
 from importlib import import_module
@@ -17,7 +17,9 @@ _HOMES = {
     "layers": ("GatedConv2d", "ResidualBlock"),
     "generators": ("UNet", "EdgeGenerator", "ImageGenerator"),
     "discriminators": ("PatchDiscriminator",),
-    "inpainting": ("Inpainter", "BadWeights", "composite"),
+    "features": ("VGG19Features", "FaceFeatures"),
+    "weights": ("BadWeights",),
+    "inpainting": ("Inpainter", "composite"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *_HOME_OF]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -200,10 +200,11 @@ def prepare(source: tyro.conf.Positional[Path], out: Path) -> None:
 
 
 def _train_help() -> None:
-    """Train a stage: `edgeconnect-lite train edge --help`, `train image --help`."""
+    """Train a network: `edgeconnect-lite train edge --help`, `train image --help`, `train features --help`."""
 
 
 def _train_commands() -> dict[str, Callable]:
+    from edgeconnect_lite.attributes import FeatureTraining, train_features
     from edgeconnect_lite.training import EdgeTraining, ImageTraining, train_edge, train_image
 
     def edge(config: Annotated[EdgeTraining, tyro.conf.arg(name="")], out: Path, resume: bool = False) -> None:
@@ -214,7 +215,11 @@ def _train_commands() -> dict[str, Callable]:
         """Train stage 2, the image generator; --resume goes on from --out's checkpoint."""
         train_image(config, out, resume)
 
-    return {"edge": edge, "image": image}
+    def features(config: Annotated[FeatureTraining, tyro.conf.arg(name="")], out: Path, resume: bool = False) -> None:
+        """Train the face features; --resume goes on from --out's checkpoint."""
+        train_features(config, out, resume)
+
+    return {"edge": edge, "image": image, "features": features}
 
 
 def _check_writable(path: Path, endings: tuple[str, ...] | None = None) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 Condition = Literal["nothing", "mask", "mask+photo"]
+GAIN = 2.0  # a layer of spectral norm 1 about halves its signal; four of them would leave the judge no voice
 
 
 class PatchDiscriminator(nn.Module):
@@ -28,12 +29,15 @@ class PatchDiscriminator(nn.Module):
             spectral_norm(nn.Conv2d(a, b, 4, stride, padding=1))
             for a, b, stride in zip(widths, widths[1:], (2, 2, 2, 1))
         )
-        self.outlet = spectral_norm(nn.Conv2d(widths[-1], 1, 4, 1, padding=1))
+        self.outlet = nn.Conv2d(widths[-1], 1, 4, 1, padding=1)  # not normalised, and 0: the judge begins undecided
+        nn.init.zeros_(self.outlet.weight)
+        nn.init.zeros_(self.outlet.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         features = []
+        x = x - 0.5
         for layer in self.layers:
-            x = F.leaky_relu(layer(x), 0.2)
+            x = GAIN * F.leaky_relu(layer(x), 0.2)
             features.append(x)
         return self.outlet(x), features
 

@@ -1,17 +1,22 @@
-"""Perceptual features: the layers of VGG19, for the perceptual and the style loss.
+"""Perceptual features, for the perceptual and the style loss: the layers of VGG19, or our own face features offline.
 
-Simonyan and Zisserman, "Very Deep Convolutional Networks", ICLR 2015, table 1, column E. The parameters have torchvision's
-names (features.0.weight, ...), so its weight file loads; torchvision itself is not needed.
+VGG19: Simonyan and Zisserman, "Very Deep Convolutional Networks", ICLR 2015, table 1, column E. The parameters have
+torchvision's names (features.0.weight, ...), so its weight file loads; torchvision itself is not needed. Its 548 MB cannot
+be had everywhere, so a small network that attributes.py trained to describe the rendered faces comes with the package.
 """
 
 import hashlib
 import re
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from edgeconnect_lite.weights import SHIPPED, load_network
 
 VGG19_FILE = "vgg19-dcbb9e9d.pth"  # as torch.hub names it: the eight digits begin the file's SHA-256
 VGG19_URL = f"https://download.pytorch.org/models/{VGG19_FILE}"
@@ -21,6 +26,23 @@ CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28)  # their places 
 
 class FeaturesNotFound(FileNotFoundError):
     """The weights of a feature network cannot be had; the message names the choices."""
+
+
+Features = Literal["auto", "vgg19", "faces"]
+
+
+def choose_features(choice: Features, vgg19: str | Path | None = None) -> Features:
+    """What "auto" means here: "vgg19" where its weights are at hand (vgg19: their file), else "faces"."""
+    if choice != "auto":
+        return choice
+    return "vgg19" if vgg19 or vgg19_path(vgg19).is_file() else "faces"
+
+
+def open_features(choice: Features = "auto", vgg19: str | Path | None = None) -> nn.Module:
+    """A frozen feature network: photo (N, 3, H, W) in [0, 1] -> a list of five tensors. Nothing is downloaded."""
+    if choose_features(choice, vgg19) == "vgg19":
+        return VGG19Features(vgg19)
+    return load_face_features()
 
 
 class VGG19Features(nn.Module):
@@ -60,13 +82,18 @@ class VGG19Features(nn.Module):
         return found
 
 
+def vgg19_path(weights: str | Path | None = None) -> Path:
+    """The given file, or where torch.hub would keep it."""
+    return Path(weights) if weights else Path(torch.hub.get_dir()) / "checkpoints" / VGG19_FILE
+
+
 def load_vgg19(weights: str | Path | None = None) -> dict[str, Tensor]:
     """Read VGG19's state_dict and check it: the hash in a .pth file's name, and every name that we need."""
-    path = Path(weights) if weights else Path(torch.hub.get_dir()) / "checkpoints" / VGG19_FILE
+    path = vgg19_path(weights)
     if not path.is_file():
         raise FeaturesNotFound(
             f"VGG19's weights are not at {path}. Choices: download {VGG19_URL} (548 MB) to that place; pass the path of a "
-            f"copy (.pth or .safetensors); or train without them (--perceptual-weight 0 --style-weight 0)"
+            f"copy (.pth or .safetensors); or take the face features that come with this package (--features faces)"
         )
     if path.suffix == ".safetensors":
         state = load_file(path)
@@ -85,3 +112,84 @@ def load_vgg19(weights: str | Path | None = None) -> dict[str, Tensor]:
     if missing:
         raise ValueError(f"{path}: holds no {missing[0]}; wanted VGG19 with torchvision's parameter names")
     return state
+
+
+HAIR = (
+    "bald", "bob01", "bob02", "braid01", "long01", "ponytail01", "shell_afro", "shell_buzz", "shell_short",
+    "short01", "short02", "short03", "short04",
+)  # fmt: skip
+HAIR_COLOURS = (
+    "auburn", "black", "blond", "brown", "darkbrown", "grey", "lightbrown", "platinum", "red", "white"
+)  # fmt: skip
+NUMBERS = {
+    "yaw": 12.0,
+    "pitch": 5.0,
+    "roll": 3.0,
+    "light_azimuth": 40.0,
+    "smile": 0.3,
+}  # name -> its spread in the faces
+ODDS = ("glasses", "beard")  # yes or no
+CHOICES = {"hair": HAIR, "hair_colour": HAIR_COLOURS}
+
+
+class FaceFeatures(nn.Module, PyTorchModelHubMixin):
+    """Photo (N, 3, H, W) in [0, 1] -> a list of five tensors, C x H x W of 24, 48, 96, 160, 224 at 1, 1/2 ... 1/16 size.
+
+    1.3 million parameters, trained by attributes.py to say how a face is turned, lit and worn, from clean and damaged
+    crops (never sex, age or ancestry). Any size of at least 16 px.
+    """
+
+    WIDTHS = (24, 48, 96, 160, 224)
+
+    def __init__(self):
+        super().__init__()
+        stages, before = [], 3
+        for i, width in enumerate(self.WIDTHS):
+            layers = [ConvNormReLU(before, width, stride=2 if i else 1)]
+            stages.append(nn.Sequential(*layers, *([ConvNormReLU(width, width)] if i else [])))
+            before = width
+        self.stages = nn.ModuleList(stages)
+        self.head = nn.Linear(before, len(NUMBERS) + len(ODDS) + sum(len(names) for names in CHOICES.values()))
+
+    def forward(self, photo: Tensor) -> list[Tensor]:
+        x = (photo - 0.5) / 0.25
+        found = []
+        for stage in self.stages:
+            x = stage(x)
+            found.append(x)
+        return found
+
+    def embed(self, photo: Tensor) -> Tensor:
+        """What face-feature distances compare: mean and standard deviation of each of the third features, (N, 192).
+
+        The last features were trained to see a face through damage; these, lines and textures at 1/4 size, notice it.
+        """
+        x = (photo - 0.5) / 0.25
+        for stage in self.stages[:3]:
+            x = stage(x)
+        return torch.cat([x.mean(dim=(2, 3)), x.std(dim=(2, 3))], dim=1)
+
+    def describe(self, photo: Tensor) -> dict[str, Tensor]:
+        """What the network says of each face; the columns are those of the faces' table (assets/faces-128.md).
+
+        yaw, pitch, roll, light_azimuth: degrees, (N,). smile: 0 to about 1, (N,). glasses, beard: logits, (N,).
+        hair, hair_colour: logits over HAIR (N, 13) and HAIR_COLOURS (N, 10).
+        """
+        sizes = [1] * (len(NUMBERS) + len(ODDS)) + [len(names) for names in CHOICES.values()]
+        columns = self.head(self(photo)[-1].mean(dim=(2, 3))).split(sizes, dim=1)
+        said = dict(zip((*NUMBERS, *ODDS, *CHOICES), columns, strict=True))
+        said |= {name: said[name][:, 0] * spread for name, spread in NUMBERS.items()}
+        return said | {name: said[name][:, 0] for name in ODDS}
+
+
+class ConvNormReLU(nn.Sequential):
+    """3 x 3 convolution, batch normalisation, ReLU. (N, in_channels, H, W) -> (N, channels, H / stride, W / stride)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1):
+        convolution = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        super().__init__(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+
+
+def load_face_features(folder: str | Path = SHIPPED / "face_features") -> FaceFeatures:
+    """The shipped face features (or those of another folder), frozen. Raises weights.BadWeights, naming the file."""
+    return load_network(folder, FaceFeatures).requires_grad_(False).eval()

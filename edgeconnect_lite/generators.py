@@ -16,18 +16,22 @@ class UNet(nn.Module):
     """(N, in_channels, H, W) -> (N, out_channels, H, W), three times down and up, skips, residual blocks at H/8.
 
     width: channels at full size. bottom: channels at H/8. blocks: residual blocks there, dilated 1, 2, 4, 1, 2, 4, ...
+    skips: whether each step up is given what lay beside it on the way down. The report's three networks are blocks=0,
+    skips=False (sequential); skips=False (+ residual bottom); and all of it (+ skips).
     """
 
     STRIDE = 8
 
-    def __init__(self, in_channels: int, out_channels: int, width: int, bottom: int, blocks: int):
+    def __init__(self, in_channels: int, out_channels: int, width: int, bottom: int, blocks: int, skips: bool = True):
         super().__init__()
+        self.skips = skips
         # H             H/2          H/4        H/8
         w1, w2, w3, w4 = width, 2 * width, 4 * width, bottom
         self.inlet = GatedConv2d(in_channels, w1)
         self.downs = nn.ModuleList([GatedDown(w1, w2), GatedDown(w2, w3), GatedDown(w3, w4)])
         self.blocks = nn.Sequential(*(ResidualBlock(w4, dilation=(1, 2, 4)[i % 3]) for i in range(blocks)))
-        self.ups = nn.ModuleList([GatedUp(w4 + w3, w3), GatedUp(w3 + w2, w2), GatedUp(w2 + w1, w1)])
+        s1, s2, s3 = (w1, w2, w3) if skips else (0, 0, 0)
+        self.ups = nn.ModuleList([GatedUp(w4 + s3, w3), GatedUp(w3 + s2, w2), GatedUp(w2 + s1, w1)])
         self.outlet = nn.Conv2d(w1, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +44,8 @@ class UNet(nn.Module):
             x = down(x)
         x = self.blocks(x)
         for up in self.ups:
-            x = up(x, skips.pop())
+            skip = skips.pop()
+            x = up(x, skip if self.skips else None)
         return self.outlet(x)[..., :height, :width]
 
 
@@ -67,13 +72,13 @@ def blurred_gradient(gray: Tensor) -> Tensor:
     """
     place = torch.arange(-4, 5, device=gray.device, dtype=gray.dtype)
     blur = torch.exp(-place.square() / 2)
-    blur = blur / blur.sum()
-    slope = torch.zeros_like(blur)  # the blur, then a Sobel step: its difference over two pixels
-    slope[1:-1] = blur[:-2] - blur[2:]
-    smooth = F.conv1d(blur[None, None], blur.new_tensor([[[1.0, 2.0, 1.0]]]), padding=1)[0, 0]
+    blur = (blur / blur.sum())[None, None]
+    smooth, slope = (  # the blur, then a Sobel step along the edge and across it
+        F.conv1d(blur, blur.new_tensor([[step]]), padding=2)[0, 0] for step in ([1.0, 2.0, 1.0], [1.0, 0.0, -1.0])
+    )
     along_x = torch.outer(smooth, slope)
     kernels = torch.stack([along_x, along_x.T])[:, None] * (255 / 64)
-    gradient = F.conv2d(F.pad(gray, (4, 4, 4, 4), mode="replicate"), kernels)
+    gradient = F.conv2d(F.pad(gray, (5, 5, 5, 5), mode="replicate"), kernels)
     return torch.cat([gradient, gradient.square().sum(1, keepdim=True).add(1e-8).sqrt()], dim=1)
 
 
@@ -83,9 +88,9 @@ class EdgeGenerator(nn.Module, PyTorchModelHubMixin):
     The probability of an edge is the sigmoid of the logit. About 2 million parameters.
     """
 
-    def __init__(self, width: int = 16, bottom: int = 128, blocks: int = 3):
+    def __init__(self, width: int = 16, bottom: int = 128, blocks: int = 3, skips: bool = True):
         super().__init__()
-        self.unet = UNet(6, 1, width, bottom, blocks)
+        self.unet = UNet(6, 1, width, bottom, blocks, skips)
 
     def forward(self, x: Tensor) -> Tensor:
         gray, known_edges, mask = x.split(1, dim=1)
@@ -99,9 +104,9 @@ class ImageGenerator(nn.Module, PyTorchModelHubMixin):
     About 4 million parameters, the larger of the two.
     """
 
-    def __init__(self, width: int = 20, bottom: int = 176, blocks: int = 3):
+    def __init__(self, width: int = 20, bottom: int = 176, blocks: int = 3, skips: bool = True):
         super().__init__()
-        self.unet = UNet(5, 3, width, bottom, blocks)
+        self.unet = UNet(5, 3, width, bottom, blocks, skips)
 
     def forward(self, x: Tensor) -> Tensor:
         masked_photo, edges, mask = x.split((3, 1, 1), dim=1)

@@ -4,32 +4,21 @@ The networks see a photo at the scale that they were trained at: one whose short
 for them, and what they paint is enlarged into the hole. Known pixels of the result are the photo's own, bit for bit.
 """
 
-import json
-from importlib.resources import files
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgeconnect_lite.edges import merge_edges
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
 from edgeconnect_lite.masks import as_mask
 from edgeconnect_lite.photos import as_photo
 from edgeconnect_lite.samples import Sample, edge_stage_input, image_stage_input, make_sample
+from edgeconnect_lite.weights import STAGE_NAMES, load_network, weights_folder
 
 THRESHOLD = 0.5  # a probability above it is an edge
-STAGES: dict[str, type[nn.Module]] = {"edge_generator": EdgeGenerator, "image_generator": ImageGenerator}
-WEIGHT_FILES = ("config.json", "model.safetensors")  # of each stage
-
-
-class BadWeights(ValueError):
-    """A weights folder that is missing, incomplete or of another architecture; the message names the file."""
 
 
 def composite(photo: np.ndarray, painted: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -80,8 +69,10 @@ class Inpainter:
         model.safetensors; None = the weights that come with the package. Raises BadWeights, naming the file.
         """
         folder = weights_folder(path_or_hub_id)
-        edge, image = (load_generator(folder / name, kind) for name, kind in STAGES.items())
-        return cls(edge, image, device, size)  # type: ignore[arg-type]
+        edge, image = (
+            load_network(folder / name, kind) for name, kind in zip(STAGE_NAMES, (EdgeGenerator, ImageGenerator))
+        )
+        return cls(edge, image, device, size)
 
     def predict_edges(self, photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Stage 1. The known edges, and in and within 2 px of the hole the predicted ones.
@@ -155,50 +146,3 @@ def cells(shape: tuple[int, ...], small_shape: tuple[int, ...]) -> tuple[np.ndar
 def to_rgb(photo: Tensor) -> np.ndarray:
     """(3, H, W) in [0, 1] -> uint8 (H, W, 3)."""
     return (photo.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, on one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def weights_folder(path_or_hub_id: str | Path | None = None) -> Path:
-    """Where the weights lie on this disk: an existing folder, the shipped one for None, or a snapshot from the Hub."""
-    if path_or_hub_id is None:
-        return Path(str(files("edgeconnect_lite") / "assets" / "weights"))
-    if Path(path_or_hub_id).is_dir():
-        return Path(path_or_hub_id)
-    name = str(path_or_hub_id)
-    if isinstance(path_or_hub_id, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise BadWeights(f"{name}: there is no such folder; wanted one with {' and '.join(STAGES)} in it")
-    try:
-        wanted = [f"{stage}/{file}" for stage in STAGES for file in WEIGHT_FILES]
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        said = one_line(error)
-        raise BadWeights(f"{name}: neither a folder here nor to be had from the Hugging Face Hub ({said})") from None
-
-
-def load_generator(folder: str | Path, kind: type[nn.Module]) -> nn.Module:
-    """Load one generator, checked: every parameter there, none left over, each of the right shape. float32.
-
-    folder: holds config.json and model.safetensors. kind: EdgeGenerator or ImageGenerator. Raises BadWeights.
-    """
-    config, weights = (Path(folder) / file for file in WEIGHT_FILES)
-    for path in (config, weights):
-        if not path.is_file():
-            raise BadWeights(f"{path}: there is no such file; wanted the weights of {kind.__name__}")
-    try:
-        generator = kind(**json.loads(config.read_text("utf-8")))
-    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-        raise BadWeights(f"{config}: not a configuration of {kind.__name__} ({error})") from None
-    try:
-        generator.load_state_dict(load_file(weights), strict=True)  # copies into float32
-    except SafetensorError as error:
-        raise BadWeights(f"{weights}: not a safetensors file that can be read ({error})") from None
-    except RuntimeError as error:
-        raise BadWeights(f"{weights}: weights of another architecture than {config} says ({one_line(error)})") from None
-    broken = [name for name, value in generator.named_parameters() if not torch.isfinite(value).all()]
-    if broken:
-        raise BadWeights(f"{weights}: {broken[0]} holds values that are not finite")
-    return generator

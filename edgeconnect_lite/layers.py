@@ -38,13 +38,14 @@ class GatedDown(GatedConv2d):
 
 
 class GatedUp(GatedConv2d):
-    """Twice the size, beside the skip: nearest neighbour, concatenate, one gated convolution (no checkerboard).
+    """Twice the size, beside a skip if there is one: nearest neighbour, concatenate, one gated convolution.
 
-    (N, C, H, W) and the skip (N, S, 2H, 2W) -> (N, C', 2H, 2W), with C + S = in_channels.
+    No transposed convolution, so no checkerboard. (N, C, H, W), skip (N, S, 2H, 2W) -> (N, C', 2H, 2W), C + S = in_channels.
     """
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        return super().forward(x if skip is None else torch.cat([x, skip], dim=1))
 
 
 class ResidualBlock(nn.Module):

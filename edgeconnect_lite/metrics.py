@@ -1,14 +1,21 @@
-"""Metrics: everything is measured on the hole, since a figure over the whole picture hides it.
+"""Metrics: what one picture is worth is measured on the hole, since a figure over the whole picture hides it.
 
 PSNR, SSIM and L1 are per picture, then averaged. Edge counts are pooled over all hole pixels of a set before precision and
-recall are formed. SSIM: Wang et al., "Image Quality Assessment", IEEE TIP 2004, eq. 13, from scikit-image.
+recall are formed. SSIM: Wang et al., "Image Quality Assessment", IEEE TIP 2004, eq. 13, from scikit-image. Two sets of
+pictures are compared by face-feature distances, which are not FID and not KID: those are defined on another network.
 """
 
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from skimage.metrics import structural_similarity
+from torch import Tensor, nn
+
+from edgeconnect_lite.features import FaceFeatures, load_face_features
 
 
 def hole_l1(result: np.ndarray, photo: np.ndarray, mask: np.ndarray) -> float:
@@ -85,3 +92,53 @@ class EdgeCounts:
 def edge_effect(with_edges: np.ndarray, without_edges: np.ndarray, mask: np.ndarray) -> float:
     """How far the hole moves when edges are given: mean absolute change, gray levels of 255 (the report's: 1.3 to 1.6)."""
     return hole_l1(with_edges, without_edges, mask)
+
+
+@torch.inference_mode()
+def embed_faces(pictures: Iterable[np.ndarray], network: FaceFeatures | None = None) -> Tensor:
+    """Each picture, uint8 (H, W, 3), as the face features see it. Returns (N, 192). network: None = the shipped one."""
+    network = network or load_face_features()
+    rows = [network.embed(torch.from_numpy(p.transpose(2, 0, 1) / np.float32(255))[None]) for p in pictures]
+    if not rows:
+        raise ValueError("no picture to embed")
+    return torch.cat(rows)
+
+
+def face_feature_distance(embedded: Tensor, others: Tensor) -> dict[str, float]:
+    """How far two sets of pictures lie apart, each embedded by embed_faces, (N, 192). Of the larger set the first N count.
+
+    "frechet": between normal distributions fitted to the sets (Heusel et al., NeurIPS 2017, section 3); it grows as sets
+    shrink, so compare sets of one size. "kernel": squared maximum mean discrepancy with the cubic kernel
+    (Binkowski et al., ICLR 2018, section 4), unbiased, so near 0, a little below it at times, for two halves of one set.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance  # loads slowly
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    size = min(len(embedded), len(others))
+    if size < 2:
+        raise ValueError(f"sets of {len(embedded)} and {len(others)} pictures; wanted at least two each")
+    as_is = _AsIs(embedded.shape[1])
+    with warnings.catch_warnings():  # of memory, for sets much larger than these
+        warnings.simplefilter("ignore", UserWarning)
+        metrics = {
+            "frechet": FrechetInceptionDistance(as_is),
+            "kernel": KernelInceptionDistance(as_is, subsets=1, subset_size=size),
+        }
+    found = {}
+    for name, metric in metrics.items():
+        metric.update(embedded[:size], real=True)
+        metric.update(others[:size], real=False)
+        value = metric.compute()
+        found[name] = float(value if name == "frechet" else value[0])
+    return found
+
+
+class _AsIs(nn.Module):
+    """What torchmetrics takes for a network: the pictures are embedded already."""
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        return embedded

@@ -108,7 +108,10 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave the new name on empty blocks
         os.replace(temporary, path)
     except OSError as error:
         raise OSError(f"{path}: cannot be written ({error.strerror})") from None

@@ -1,54 +1,96 @@
-"""Runs: what a training run keeps in out/edge_generator/ or out/image_generator/.
+"""Runs: what a training run keeps in out/edge_generator/, out/image_generator/ or out/face_features/.
 
-The generator's weights (config.json, model.safetensors), checkpoint.pt, training.json (its config), log.jsonl and
-panel.png. Each file but the growing log is written whole or not at all. A checkpoint holds the generator, the
-discriminator, both optimizers and the step; data and noise are functions of (seed, step), so a resumed run goes on where
-it stopped.
+The network's weights (config.json, model.safetensors), training.json (the run's config), panel.png, log.jsonl, and
+checkpoint.pt, from which --resume goes on exactly: the networks, the optimizers, the log's sums, the random state, the
+config, the step and with it the place in the stream of samples. Each file is written whole or not at all, the checkpoint
+last; the one before it stays until then. A run may be killed at any moment.
 """
 
-import copy
 import io
 import json
+import math
 import pickle
-import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from edgeconnect_lite.edges import merge_edges
 from edgeconnect_lite.figures import tile
-from edgeconnect_lite.inpainting import STAGES, THRESHOLD, WEIGHT_FILES, composite, one_line, to_rgb
+from edgeconnect_lite.inpainting import THRESHOLD, composite, to_rgb
 from edgeconnect_lite.metrics import EdgeCounts, hole_psnr
 from edgeconnect_lite.photos import write_bytes, write_picture
 from edgeconnect_lite.samples import Sample, edge_stage_input, image_stage_input
+from edgeconnect_lite.weights import one_line, save_network
 
 CHECKPOINT = "checkpoint.pt"
+FREE_TO_CHANGE = ("workers", "log_every", "checkpoint_minutes")  # settings that change no weight
 
 
 class TrainingStopped(RuntimeError):
     """Training cannot go on; the message says why. A checkpoint that was written before stays as it is."""
 
 
+def begin_run(config: Any, out: str | Path, resume: bool) -> Path:
+    """Refuse to overwrite a run, check the numbers, set threads and seed. Returns the run's own folder, out/<config.stage>."""
+    out = Path(out) / config.stage
+    if not resume and (out / CHECKPOINT).exists():
+        raise TrainingStopped(f"{out} holds a checkpoint already; pass --resume to go on, or another --out")
+    for name in ("steps", "batch_size", "validation", "log_every"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; wanted at least 1")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+        cv2.setNumThreads(config.threads)
+    torch.manual_seed(config.seed)
+    return out
+
+
+def learning_rate(config: Any, step: int) -> float:
+    """A linear warm-up, then half a cosine from the peak down to a hundredth of it at the last step."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def check_finite(terms: dict[str, Tensor], step: int) -> None:
+    """Stop on a loss term that is not finite, naming it."""
+    for name, value in terms.items():
+        if not torch.isfinite(value):
+            raise TrainingStopped(
+                f"step {step}: the loss term {name} is {value.item()}; a checkpoint that was written before stays"
+            )
+
+
 class Log:
     """The progress bar and out/log.jsonl: the mean of each term over log_every steps, and whether to save now."""
 
-    def __init__(self, out: Path, start: int, config: Any, is_main_process: bool = True):
-        if start >= config.steps and is_main_process:
-            print(f"{out} has {start} steps behind it already; steps = {config.steps} asks for no more")
-        out.mkdir(parents=True, exist_ok=True)
-        self.path, self.config, self.sums, self.count = out / "log.jsonl", config, {}, 0
-        self.bar = tqdm(total=config.steps, initial=start, unit="step", disable=None if is_main_process else True)
-        self.is_main_process, self.saved = is_main_process, time.monotonic()
-        if is_main_process:  # a resumed run takes back what was logged after its checkpoint
-            lines = self.path.read_text("utf-8").splitlines(keepends=True) if start and self.path.exists() else []
-            write_bytes(self.path, "".join(line for line in lines if json.loads(line)["step"] <= start).encode())
+    def __init__(self, out: Path, config: Any, is_main_process: bool = True):
+        self.path, self.config, self.is_main_process = out / "log.jsonl", config, is_main_process
+        self.sums: dict[str, float] = {}
+        self.count = 0
+
+    def begin(self, start: int) -> None:
+        """Make the folder and the bar, clear what a killed run left, take back what it logged after its checkpoint."""
+        if start >= self.config.steps and self.is_main_process:
+            print(f"{self.path.parent} has its {start} steps behind it already")
+        self.saved = time.monotonic()
+        hidden = None if self.is_main_process else True
+        self.bar = tqdm(total=self.config.steps, initial=start, unit="step", disable=hidden)
+        if self.is_main_process:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for half_written in self.path.parent.glob(".*.part"):
+                half_written.unlink()
+            lines = self.path.read_text("utf-8").splitlines() if start and self.path.exists() else []
+            kept = [line for line in lines if _is_logged_until(line, start)]
+            write_bytes(self.path, "".join(f"{line}\n" for line in kept).encode())
 
     def __call__(self, step: int, terms: dict[str, Tensor]) -> bool:
         """Take one step's terms. Returns True when a checkpoint is due: every few minutes, and at the end."""
@@ -73,23 +115,41 @@ class Log:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step + 1, **rounded}) + "\n")
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self.sums, "count": self.count}
 
-def save_checkpoint(
-    accelerator: Accelerator, out: Path, parts: dict[str, Any], step: int, config: Any, panel: np.ndarray
-) -> None:
-    """Write the checkpoint and the generator's weights, each file whole or not at all; only the main process writes."""
-    if not accelerator.is_main_process:
-        return
-    buffer = io.BytesIO()
-    torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, buffer)
-    write_bytes(out / CHECKPOINT, buffer.getvalue())
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sums, self.count = dict(state["sums"]), state["count"]
+
+
+def _is_logged_until(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except ValueError:  # a line that a killed run did not finish
+        return False
+
+
+def save_checkpoint(out: Path, parts: dict[str, Any], step: int, config: Any, panel: np.ndarray | None = None) -> None:
+    """Write the weights of the first part, then the checkpoint of all; each file whole or not at all.
+
+    parts: name -> anything with state_dict() and load_state_dict().
+    """
+    if panel is not None:
+        write_picture(out / "panel.png", panel)
+    save_network(next(iter(parts.values())), out)
     write_bytes(out / "training.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
-    write_picture(out / "panel.png", panel)
-    save_weights(parts["generator"], out.parent)
+    state = {name: part.state_dict() for name, part in parts.items()}
+    state |= {"step": step, "random_state": torch.get_rng_state(), "config": asdict(config)}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes(out / CHECKPOINT, buffer.getvalue())
 
 
-def load_checkpoint(out: Path, parts: dict[str, Any]) -> int:
-    """Bring the four parts to the state of out/checkpoint.pt. Returns the step to go on with."""
+def load_checkpoint(out: Path, parts: dict[str, Any], config: Any) -> int:
+    """Bring all parts to the state of out/checkpoint.pt. Returns the step to go on with.
+
+    Raises TrainingStopped if there is none, if it is broken, or if the run had another config: exactly that goes on.
+    """
     path = out / CHECKPOINT
     if not path.is_file():
         raise TrainingStopped(f"{path}: there is no checkpoint to resume from")
@@ -97,23 +157,24 @@ def load_checkpoint(out: Path, parts: dict[str, Any]) -> int:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise TrainingStopped(f"{path}: broken checkpoint ({one_line(error)})") from None
-    try:
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise TrainingStopped(f"{path}: made with other settings than these ({one_line(error)})") from None
+    missing = [name for name in (*parts, "step", "random_state", "config") if name not in state]
+    if missing:
+        raise TrainingStopped(f"{path}: holds no {missing[0]}; made by another version of this package?")
+    given, stored = asdict(config), state["config"]
+    differences = [
+        f"{name} was {stored.get(name, 'unknown')!r} and is {given.get(name, 'unknown')!r}"
+        for name in sorted(stored.keys() | given.keys())
+        if name not in FREE_TO_CHANGE and (name not in stored or name not in given or stored[name] != given[name])
+    ]
+    if differences:
+        raise TrainingStopped(
+            f"{path}: made with other settings than these: {'; '.join(differences)}. Give the old ones to resume, or "
+            f"begin another run from its weights (--start-from {out.parent} and another --out)"
+        )
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    torch.set_rng_state(state["random_state"])
     return int(state["step"])
-
-
-def save_weights(generator: nn.Module, folder: str | Path) -> None:
-    """Store a generator as folder/{edge,image}_generator/{config.json, model.safetensors}, rounded to float16."""
-    name = next(name for name, kind in STAGES.items() if isinstance(generator, kind))
-    half = copy.deepcopy(generator).to(memory_format=torch.contiguous_format).half()  # type: ignore[call-overload]
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        half.save_pretrained(temporary)
-        (Path(folder) / name).mkdir(exist_ok=True)
-        for file in WEIGHT_FILES:
-            write_bytes(Path(folder) / name / file, (Path(temporary) / file).read_bytes())
 
 
 @torch.inference_mode()

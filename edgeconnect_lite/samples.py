@@ -87,7 +87,8 @@ def jitter_colours(photo: np.ndarray, rng: np.random.Generator, strength: float)
 
 
 @lru_cache(maxsize=2)
-def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """In which order the photos come in one epoch."""
     return np.random.default_rng([seed, epoch, 1]).permutation(count)
 
 
@@ -107,7 +108,7 @@ class Samples(Dataset):
 
     def __getitem__(self, k: int) -> Sample:
         epoch, place = divmod(k, len(self.photos))
-        photo = self.photos[int(_epoch_order(self.seed, epoch, len(self.photos))[place])]
+        photo = self.photos[int(epoch_order(self.seed, epoch, len(self.photos))[place])]
         rng = np.random.default_rng([self.seed, k, 2])
         if self.flip and rng.random() < 0.5:
             photo = np.ascontiguousarray(photo[:, ::-1])
@@ -116,14 +117,15 @@ class Samples(Dataset):
         return make_sample(photo, self.masks.draw(rng), self.low, self.high)
 
 
-def batches(samples: Samples, batch_size: int, steps: int, start: int = 0, workers: int = 0) -> DataLoader:
-    """Batches number `start` to `steps` - 1 of the stream, in order. Iterating yields Sample with a batch dimension."""
+def batches(samples: Dataset, batch_size: int, steps: int, start: int = 0, workers: int = 0) -> DataLoader:
+    """Batches number `start` to `steps` - 1 of a stream, in order; those of Samples are Sample with a batch dimension."""
     return DataLoader(
         samples,
         batch_size=batch_size,
         sampler=range(start * batch_size, steps * batch_size),
         num_workers=workers,
         worker_init_fn=_one_thread,
+        generator=torch.Generator(),  # else starting to read would draw from torch's own random state
     )
 
 

@@ -6,12 +6,10 @@ discriminator as it is now. A loss whose weight is 0 is not computed. EdgeConnec
 The random draws of a step depend on (seed, step) alone; what a run keeps is in runs.py.
 """
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, DataLoaderConfiguration
@@ -22,16 +20,17 @@ from torch.utils.data import Subset
 from edgeconnect_lite import losses
 from edgeconnect_lite.discriminators import Condition, PatchDiscriminator, condition_channels, discriminator_input
 from edgeconnect_lite.edges import MARGIN
-from edgeconnect_lite.features import VGG19Features
+from edgeconnect_lite.features import Features, choose_features, open_features
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
 from edgeconnect_lite.masks import MaskFolder, RandomMasks
 from edgeconnect_lite.photos import CelebA, FacePhotos, PhotoFolder
 from edgeconnect_lite.runs import (
-    CHECKPOINT,
     Log,
-    TrainingStopped,
+    begin_run,
+    check_finite,
     inspect_edges,
     inspect_painting,
+    learning_rate,
     load_checkpoint,
     save_checkpoint,
 )
@@ -44,13 +43,15 @@ from edgeconnect_lite.samples import (
     iterate_samples,
     noised_edges,
 )
+from edgeconnect_lite.weights import load_network, weights_folder
 
 
 @dataclass(frozen=True)
 class Training:
     """What both stages share."""
 
-    stage: ClassVar[str]  # a key of inpainting.STAGES, and the name of the run's folder
+    stage: ClassVar[str]  # one of weights.STAGE_NAMES, and the name of the run's folder
+    start_from: str | None = None  # a pair of weights (a folder, "shipped") whose generator this run begins with
     photos: str = "faces"  # "faces" (shipped), a folder, a .txt list, or CelebA's root
     masks: str = "strokes,brush"  # kinds of generated masks, or a folder of masks (white = hole)
     invert_masks: bool = False  # the folder's masks have black holes, as Quick Draw masks do
@@ -78,6 +79,7 @@ class EdgeTraining(Training):
     width: int = 16
     bottom: int = 128
     blocks: int = 3
+    skips: bool = True
     cross_entropy_weight: float = 1.0
     hole_weight: float = 10.0
     edge_weight: float = 1.5
@@ -95,12 +97,16 @@ class ImageTraining(Training):
     width: int = 20
     bottom: int = 176
     blocks: int = 3
+    skips: bool = True
     reconstruction_weight: float = 1.0
     hole_weight: float = 6.0
     adversarial_weight: float = 0.02
     feature_matching_weight: float = 0.1
-    perceptual_weight: float = 0.0  # 0.1 where VGG19's weights are at hand
-    style_weight: float = 0.0  # 50 likewise
+    perceptual_weight: float = 0.1
+    style_weight: float = 10.0
+    features: Features = (
+        "auto"  # of the two terms above: "vgg19", "faces" (shipped), or VGG19 where its weights are at hand
+    )
     vgg19: str | None = None  # VGG19's weight file, None = torch.hub's cache
     condition: Condition = "mask+photo"
     blank_edges: float = 0.15  # share of samples whose hole holds no edges, so that "none" is a fair case
@@ -108,14 +114,16 @@ class ImageTraining(Training):
 
 def train_edge(config: EdgeTraining, out: str | Path, resume: bool = False) -> EdgeGenerator:
     """Train stage 1. All that it keeps lies in out/edge_generator/ (runs.py)."""
-    accelerator, samples, held_out, out = begin(config, out, resume)
-    generator = EdgeGenerator(config.width, config.bottom, config.blocks)
+    out = begin_run(config, out, resume)
+    accelerator, samples, held_out = open_data(config)
+    generator = begin_with(config, EdgeGenerator(config.width, config.bottom, config.blocks, config.skips))
     discriminator = PatchDiscriminator(1 + condition_channels(config.condition, 1))
-    parts = with_optimizers(generator, discriminator, config)
-    start = load_checkpoint(out, parts) if resume else 0
-    g, d, g_optimizer, d_optimizer = accelerator.prepare(*parts.values())
+    log = Log(out, config, accelerator.is_main_process)
+    parts = with_optimizers(generator, discriminator, config) | {"log": log}
+    start = load_checkpoint(out, parts, config) if resume else 0
+    g, d, g_optimizer, d_optimizer, _ = accelerator.prepare(*parts.values())
     stream = accelerator.prepare(batches(samples, config.batch_size, config.steps, start, config.workers))
-    log = Log(out, start, config, accelerator.is_main_process)
+    log.begin(start)
     for step, sample in enumerate(stream, start):
         set_learning_rates(config, step, g_optimizer, d_optimizer)
         with accelerator.autocast():
@@ -137,23 +145,29 @@ def train_edge(config: EdgeTraining, out: str | Path, resume: bool = False) -> E
         g_optimizer.zero_grad()
         if log(step, terms):
             measured, panel = inspect_edges(generator, held_out)
-            save_checkpoint(accelerator, out, parts, step + 1, config, panel)
             log.write(step, measured)
+            if accelerator.is_main_process:
+                save_checkpoint(out, parts, step + 1, config, panel)
     return generator
 
 
 def train_image(config: ImageTraining, out: str | Path, resume: bool = False) -> ImageGenerator:
     """Train stage 2 on true edges. All that it keeps lies in out/image_generator/ (runs.py)."""
-    accelerator, samples, held_out, out = begin(config, out, resume)
-    generator = ImageGenerator(config.width, config.bottom, config.blocks)
+    if config.perceptual_weight or config.style_weight:
+        config = replace(config, features=choose_features(config.features, config.vgg19))
+    out = begin_run(config, out, resume)
+    accelerator, samples, held_out = open_data(config)
+    generator = begin_with(config, ImageGenerator(config.width, config.bottom, config.blocks, config.skips))
     discriminator = PatchDiscriminator(3 + condition_channels(config.condition, 3))
-    parts = with_optimizers(generator, discriminator, config)
-    start = load_checkpoint(out, parts) if resume else 0
-    g, d, g_optimizer, d_optimizer = accelerator.prepare(*parts.values())
+    log = Log(out, config, accelerator.is_main_process)
+    parts = with_optimizers(generator, discriminator, config) | {"log": log}
+    start = load_checkpoint(out, parts, config) if resume else 0
+    g, d, g_optimizer, d_optimizer, _ = accelerator.prepare(*parts.values())
     stream = accelerator.prepare(batches(samples, config.batch_size, config.steps, start, config.workers))
-    needs_features = bool(config.perceptual_weight or config.style_weight)
-    features = VGG19Features(config.vgg19).to(accelerator.device) if needs_features else None
-    log = Log(out, start, config, accelerator.is_main_process)
+    features = None
+    if config.perceptual_weight or config.style_weight:
+        features = open_features(config.features, config.vgg19).to(accelerator.device)
+    log.begin(start)
     for step, sample in enumerate(stream, start):
         set_learning_rates(config, step, g_optimizer, d_optimizer)
         edges = given_edges(sample, config.blank_edges, noise_of(config, step, sample.edges.device))
@@ -175,26 +189,14 @@ def train_image(config: ImageTraining, out: str | Path, resume: bool = False) ->
         g_optimizer.zero_grad()
         if log(step, terms):
             measured, panel = inspect_painting(generator, held_out)
-            save_checkpoint(accelerator, out, parts, step + 1, config, panel)
             log.write(step, measured)
+            if accelerator.is_main_process:
+                save_checkpoint(out, parts, step + 1, config, panel)
     return generator
 
 
-def begin(config: Training, out: str | Path, resume: bool) -> tuple[Accelerator, Samples, list[Sample], Path]:
-    """Everything before the networks: threads, seed, the stream of samples, the held-out ones, the run's own folder.
-
-    Both stages can share `out`: it is then a folder of weights that Inpainter.from_pretrained takes.
-    """
-    out = Path(out) / config.stage
-    if not resume and (out / CHECKPOINT).exists():
-        raise TrainingStopped(f"{out} holds a checkpoint already; pass --resume to go on, or another --out")
-    for name in ("steps", "batch_size", "validation", "log_every"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; wanted at least 1")
-    if config.threads:
-        torch.set_num_threads(config.threads)
-        cv2.setNumThreads(config.threads)
-    torch.manual_seed(config.seed)
+def open_data(config: Training) -> tuple[Accelerator, Samples, list[Sample]]:
+    """What the networks will see: the stream of training samples, and the fixed held-out ones that watch the run."""
     photos = open_photos(config.photos, config.size)
     masks = open_masks(config)
     kept = len(photos) - config.validation
@@ -210,7 +212,7 @@ def begin(config: Training, out: str | Path, resume: bool) -> tuple[Accelerator,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
     fixed = list(iterate_samples(held_out, masks, config.seed))  # type: ignore[arg-type]
-    return accelerator, Samples(train, masks, config.seed), fixed, out  # type: ignore[arg-type]
+    return accelerator, Samples(train, masks, config.seed), fixed  # type: ignore[arg-type]
 
 
 def open_photos(name: str, size: int) -> FacePhotos | PhotoFolder:
@@ -229,6 +231,19 @@ def open_masks(config: Training) -> RandomMasks | MaskFolder:
     return RandomMasks(tuple(config.masks.split(",")), config.size, config.hole_ratio)
 
 
+def begin_with(config: Training, generator: Any) -> Any:
+    """The generator with config.start_from's weights, or as it is where that is None."""
+    if config.start_from is None:
+        return generator
+    folder = weights_folder(None if config.start_from == "shipped" else config.start_from) / config.stage
+    found = load_network(folder, type(generator))
+    if found._hub_mixin_config != generator._hub_mixin_config:
+        raise ValueError(
+            f"{folder} holds a generator of {found._hub_mixin_config}; wanted {generator._hub_mixin_config}, as configured"
+        )
+    return found
+
+
 def with_optimizers(generator: nn.Module, discriminator: nn.Module, config: Training) -> dict[str, Any]:
     """The four parts of a checkpoint, in the order in which the loops unpack them."""
     for network in (generator, discriminator):
@@ -239,14 +254,6 @@ def with_optimizers(generator: nn.Module, discriminator: nn.Module, config: Trai
         "g_optimizer": torch.optim.Adam(generator.parameters(), config.learning_rate, betas=(0.9, 0.99)),
         "d_optimizer": torch.optim.Adam(discriminator.parameters(), config.learning_rate, betas=(0.5, 0.99)),
     }
-
-
-def learning_rate(config: Training, step: int) -> float:
-    """A linear warm-up, then half a cosine from the peak down to a hundredth of it at the last step."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
 
 def set_learning_rates(config: Training, step: int, g_optimizer: Any, d_optimizer: Any) -> None:
@@ -288,10 +295,6 @@ def adversarial_terms(
 
 def weighted_sum(terms: dict[str, Tensor], config: Training, step: int) -> Tensor:
     """The generator's loss: each term times config.<term>_weight. Stops on a term that is not finite, naming it."""
-    for name, value in terms.items():
-        if not torch.isfinite(value):
-            raise TrainingStopped(
-                f"step {step}: the loss term {name} is {value.item()}; a checkpoint that was written before stays"
-            )
+    check_finite(terms, step)
     weights = {name: getattr(config, f"{name}_weight") for name in terms if name != "discriminator"}
     return torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()

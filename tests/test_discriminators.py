@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import same, seeded
 
-from edgeconnect_lite.discriminators import PatchDiscriminator, condition_channels, discriminator_input
+from edgeconnect_lite.discriminators import GAIN, PatchDiscriminator, condition_channels, discriminator_input
 
 
 def make(in_channels: int = 3, width: int = 4) -> PatchDiscriminator:
@@ -21,6 +21,7 @@ def test_it_judges_30_by_30_patches_of_a_256_px_picture():
 
 def test_one_judgement_sees_70_by_70_px():
     discriminator = make().double()
+    torch.nn.init.ones_(discriminator.outlet.weight)
     x = seeded(1, 3, 256, 256).requires_grad_()
     discriminator(x)[0][0, 0, 15, 15].backward()
     seen = x.grad[0].abs().sum(0) > 0
@@ -29,15 +30,22 @@ def test_one_judgement_sees_70_by_70_px():
     assert int(seen.sum()) == 70 * 70
 
 
-def test_every_layer_has_spectral_norm_1():
+def test_the_judge_begins_undecided_and_learns_at_once():
+    discriminator = make()
+    logits, features = discriminator(seeded(1, 3, 64, 64, dtype=torch.float32))
+    assert not logits.any() and all(feature.std() > 0.05 for feature in features)
+    logits.sum().backward()
+    assert discriminator.outlet.weight.grad.abs().sum() > 0
+
+
+def test_every_layer_but_the_outlet_has_spectral_norm_1():
     discriminator = make()
     x = seeded(1, 3, 32, 32, dtype=torch.float32)
     for _ in range(60):
         discriminator(x)  # each pass in training mode is one step of the power iteration
     discriminator.eval()
-    layers = [*discriminator.layers, discriminator.outlet]
-    assert len(layers) == 5
-    for layer in layers:
+    assert len(discriminator.layers) == 4
+    for layer in discriminator.layers:
         largest = torch.linalg.svdvals(layer.weight.detach().double().flatten(1))[0].item()
         assert largest == pytest.approx(1, abs=0.02)
 
@@ -45,9 +53,9 @@ def test_every_layer_has_spectral_norm_1():
 def test_features_are_leaky_and_belong_to_the_picture():
     discriminator = make().eval()
     x = seeded(1, 3, 64, 64, dtype=torch.float32)
-    first = discriminator.layers[0](x)
+    first = GAIN * discriminator.layers[0](x - 0.5)
     _, features = discriminator(x)
-    assert same(features[0], torch.where(first > 0, first, 0.2 * first))
+    torch.testing.assert_close(features[0], torch.where(first > 0, first, 0.2 * first))
     assert all(feature.requires_grad for feature in features)
 
 

@@ -5,14 +5,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
-from edgeconnect_lite import exercises, known_edges, to_gray, true_edges
+from edgeconnect_lite import exercises, known_edges, losses, to_gray, true_edges
 
 SOLUTIONS = Path(__file__).parents[1] / "notebooks" / "solutions"
 LESSONS = {
     "00_start_here": {"mask_photo": "mask_photo", "edge_effect": "edge_effect", "redraw": "redraw"},
     "01_photos_masks_edges": {
         "read_quick_draw": "read_quick_draw", "noised": "noised_edges", "edge_input": "edge_input",
+    },
+    "02_gated_convolution": {
+        "gated_activation": "gated_activation", "gated_backward": "gated_backward", "residual_block": "residual_block",
+    },
+    "04_unet_generators": {
+        "padded_size": "padding", "receptive_field": "receptive_field", "step_up": "step_up",
+    },
+    "05_gan_losses": {
+        "hole_l1": "hole_l1", "my_gram_matrix": "gram_matrix", "discriminator_step": "discriminator_step",
     },
 }  # fmt: skip
 PAIRS = [(lesson, name, check) for lesson, names in LESSONS.items() for name, check in names.items()]
@@ -50,6 +61,75 @@ def _changes_its_argument(photo, mask):
 
 def _with_channels(gray, known, mask):
     return np.stack([gray, known, mask]).astype(np.float32)
+
+
+def _gated(x):
+    gate, feature = x.chunk(2, dim=1)
+    return torch.sigmoid(gate) * F.elu(feature)
+
+
+def _halves_swapped(x):
+    feature, gate = x.chunk(2, dim=1)
+    return torch.sigmoid(gate) * F.elu(feature)
+
+
+def _gated_in_place(x):
+    gate, feature = x.chunk(2, dim=1)
+    return gate.sigmoid_() * F.elu(feature)
+
+
+def _backward(x, dy, d_gate=True, elu_slope=True, swap=False, where=True):
+    """The gradient of the packed tensor, or one of the usual mistakes."""
+    gate, feature = x.chunk(2, dim=1)
+    s = torch.sigmoid(gate)
+    dg = dy * s * (1 - s) * (F.elu(feature) if d_gate else 1)
+    above = (feature > 0).float()
+    slope = torch.where(feature > 0, 1.0, feature.exp()) if where else above + (1 - above) * feature.exp()
+    df = dy * s * (slope if elu_slope else 1)
+    return torch.cat([df, dg] if swap else [dg, df], dim=1)
+
+
+def _residual(x, first, second, dilation=1, second_dilation=1, gated=_gated):
+    y = gated(F.conv2d(x, *first, padding=dilation, dilation=dilation))
+    return x + gated(F.conv2d(y, *second, padding=second_dilation, dilation=second_dilation))
+
+
+def _field(layers, dilated=True, minus=1, first=1, stride_after=True, strided=True):
+    """A receptive field with one thing wrong: no dilation, k for k - 1, no first pixel, strides too early or never."""
+    field, step = first, 1
+    for kernel, stride, dilation in layers:
+        step *= 1 if stride_after else stride
+        field += (dilation if dilated else 1) * (kernel - minus) * (step if strided else 1)
+        step *= stride if stride_after else 1
+    return field
+
+
+def _step_up(x, skip, conv, mode="nearest", skip_first=False, last=False):
+    x = F.interpolate(x, scale_factor=2, mode=mode)
+    if skip is None:
+        return conv(x)
+    height, width = skip.shape[-2:]
+    x = x[..., -height:, -width:] if last else x[..., :height, :width]
+    return conv(torch.cat([skip, x] if skip_first else [x, skip], dim=1))
+
+
+def _step_up_uncropped(x, skip, conv):
+    x = F.interpolate(x, scale_factor=2)
+    return conv(x if skip is None else torch.cat([x, skip], dim=1))
+
+
+def _step_up_needs_a_skip(x, skip, conv):
+    return _step_up(x, skip.clone(), conv)
+
+
+def _judge_step(d, optimizer, real, fake, detach=True, clear=True, step=True, scale=1.0):
+    loss = losses.discriminator_loss(d(real), d(fake.detach() if detach else fake))
+    if clear:
+        optimizer.zero_grad()
+    (scale * loss).backward()
+    if step:
+        optimizer.step()
+    return loss.detach()
 
 
 WRONG = {
@@ -91,6 +171,83 @@ WRONG = {
         (lambda p, m: _with_channels(_gray_of(p) * ~m, known_edges(p, m), ~m), "channel 2: .* differ from the mask"),
         (lambda p, m: _with_channels(to_gray(p) * ~m, known_edges(p, m), m), "differ from the masked gray"),
         (lambda p, m: np.stack([_gray_of(p) * ~m, known_edges(p, m), m]), "wanted: an array float32"),
+    ],
+    "gated_activation": [
+        (_halves_swapped, "halves are swapped"),
+        (lambda x: torch.tanh(x[:, :3]) * F.elu(x[:, 3:]), "tanh"),
+        (lambda x: torch.sigmoid(x[:, :3]) * F.relu(x[:, 3:]), "ReLU"),
+        (lambda x: torch.sigmoid(x[:, :3]) * x[:, 3:], "the feature went through nothing"),
+        (lambda x: x[:, :3] * F.elu(x[:, 3:]), "the gate went through nothing"),
+        (lambda x: torch.sigmoid(x[:, ::2]) * F.elu(x[:, 1::2]), "every second channel"),
+        (lambda x: torch.sigmoid(x) * F.elu(x), "wanted: a tensor torch.float32"),
+        (lambda x: torch.sigmoid(x[:, :3]) * F.elu(x[:, 3:], 0.5), "the answer differs by"),
+        (_gated_in_place, "changed the tensor"),
+    ],
+    "gated_backward": [
+        (lambda x, dy: _backward(x, torch.ones_like(dy)), "dy is missing"),
+        (lambda x, dy: _backward(x, dy, swap=True), "halves are swapped"),
+        (lambda x, dy: _backward(x, dy, where=False), "overflows and times 0 is NaN"),
+        (lambda x, dy: _backward(x, dy, d_gate=False), "the gate's half differs"),
+        (lambda x, dy: _backward(x, dy, elu_slope=False), "the feature's half differs"),
+        (lambda x, dy: _backward(x, dy)[:, :3], "wanted: a tensor torch.float32"),
+        (lambda x, dy: _backward(x, dy.mul_(2)), "changed a tensor"),
+    ],
+    "residual_block": [
+        (lambda x, a, b, d: _residual(x, a, b, d) - x, "the input is missing"),
+        (lambda x, a, b, d: F.elu(_residual(x, a, b, d)), "after the sum"),
+        (lambda x, a, b, d: _residual(x, a, b), "with dilation 2: is the first convolution dilated"),
+        (lambda x, a, b, d: _residual(x, a, b, d, d), "only the first"),
+        (lambda x, a, b, d: _residual(x, a, b, d, gated=_halves_swapped), "from the package's block"),
+        (lambda x, a, b, d: _residual(x, a, b, d)[..., 1:], "wanted: a tensor torch.float32"),
+        (lambda x, a, b, d: x.add_(1), "changed the tensor"),
+    ],
+    "padding": [
+        (lambda h, w, s=8: (h + s - h % s, w + s - w % s), "a multiple of the stride stays"),
+        (lambda h, w, s=8: (h // s * s, w // s * s), "do not crop"),
+        (lambda h, w, s=8: (w + -w % s, h + -h % s), "height first"),
+        (lambda h, w, s=8: (h + -h % 8, w + -w % 8), "the stride was 32"),
+        (lambda h, w, s=8: h + -h % s, "two numbers"),
+        (lambda h, w, s=8: (max(h, w) + -max(h, w) % s,) * 2, "wanted"),
+    ],
+    "receptive_field": [
+        (lambda layers: _field(layers, strided=False), "every stride before a layer"),
+        (lambda layers: _field(layers, stride_after=False), "own stride counts from the next layer on"),
+        (lambda layers: _field(layers, dilated=False), "dilation moves the taps"),
+        (lambda layers: _field(layers, minus=0), "one 3x3 layer sees"),
+        (lambda layers: _field(layers, first=0), "a pixel sees itself"),
+        (lambda layers: 1 + sum(2 * dilation for _, _, dilation in layers), "a kernel of k adds k - 1"),
+    ],
+    "step_up": [
+        (lambda *given: _step_up(*given, skip_first=True), "the skip came first"),
+        (lambda *given: _step_up(*given, mode="bilinear"), "nearest neighbour"),
+        (lambda *given: _step_up(*given, last=True), "the crop took the last rows"),
+        (_step_up_uncropped, "with a skip of 7 x 5 your function raised RuntimeError"),
+        (_step_up_needs_a_skip, "with skip=None your function raised AttributeError"),
+        (lambda x, skip, conv: F.interpolate(x, scale_factor=2), "what conv gives"),
+        (lambda *given: 2 * _step_up(*given), "values differ by up to"),
+    ],
+    "hole_l1": [
+        (lambda a, b, m: ((a - b).abs() * m).mean(), "divided by all pixels"),
+        (lambda a, b, m: ((a - b).abs() * m).sum() / m.sum(), "three times too large"),
+        (lambda a, b, m: (((a - b) ** 2) * m).sum() / (3 * m.sum()), "wanted"),
+        (lambda a, b, m: ((a - b).abs() * m).sum(dim=1), "wanted: a floating-point tensor"),
+        (lambda a, b, m: ((a - b) * m).sum() / (3 * m.sum()), "wanted"),
+    ],
+    "gram_matrix": [
+        (lambda f: f.flatten(2) @ f.flatten(2).transpose(1, 2), "not divided"),
+        (lambda f: losses.gram_matrix(f) * f.shape[1], "divided by H W"),
+        (lambda f: losses.gram_matrix(f) * f[0, 0].numel(), "divided by C"),
+        (lambda f: f.flatten(2).transpose(1, 2) @ f.flatten(2), "wanted: a floating-point tensor"),
+        (lambda f: losses.gram_matrix(f - f.mean((2, 3), keepdim=True)), "differs by up to"),
+    ],
+    "discriminator_step": [
+        (lambda *given: _judge_step(*given, detach=False), "wanted the fake detached"),
+        (lambda *given: _judge_step(*given, clear=False), "old gradients were added"),
+        (lambda d, o, real, fake: _judge_step(d, o, fake, real), "real and fake are swapped"),
+        (lambda *given: _judge_step(*given, step=False), "did not move"),
+        (lambda *given: 2 * _judge_step(*given), "a loss of"),
+        (lambda *given: _judge_step(*given).item(), "wanted: a floating-point tensor"),
+        (lambda *given: _judge_step(*given, scale=2.0), "not the optimizer's along this loss"),
     ],
 }  # fmt: skip
 

@@ -8,9 +8,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import same, seeded
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from edgeconnect_lite.features import VGG19_FILE, VGG19_URL, FeaturesNotFound, VGG19Features, load_vgg19
+from edgeconnect_lite.features import (
+    CHOICES,
+    NUMBERS,
+    ODDS,
+    VGG19_FILE,
+    VGG19_URL,
+    FaceFeatures,
+    FeaturesNotFound,
+    VGG19Features,
+    choose_features,
+    load_face_features,
+    load_vgg19,
+    open_features,
+)
+from edgeconnect_lite.weights import SHIPPED
 
 # torchvision's names for column E of the paper's table 1, as far as conv5_1: place in `features` -> (out, in)
 LAYERS = {
@@ -99,7 +113,7 @@ def test_only_the_convolutions_are_in_the_state_dict(vgg19):
 def test_a_missing_file_names_the_choices(tmp_path, monkeypatch):
     with pytest.raises(FeaturesNotFound) as error:
         VGG19Features(tmp_path / "nowhere.pth")
-    for said in (str(tmp_path / "nowhere.pth"), VGG19_URL, ".safetensors", "--perceptual-weight 0 --style-weight 0"):
+    for said in (str(tmp_path / "nowhere.pth"), VGG19_URL, ".safetensors", "--features faces"):
         assert said in str(error.value)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     with pytest.raises(FeaturesNotFound) as error:
@@ -150,3 +164,68 @@ def test_a_file_of_another_shape_is_refused(state, tmp_path):
     save_file(state | {"features.10.weight": torch.zeros(256, 64, 3, 3)}, tmp_path / "odd.safetensors")
     with pytest.raises((ValueError, RuntimeError), match=r"features\.10\.weight"):
         VGG19Features(tmp_path / "odd.safetensors")
+
+
+# face features
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_face_features()
+
+
+def test_face_features_are_small_frozen_and_stored_as_float16(shipped):
+    assert sum(p.numel() for p in shipped.parameters()) <= 2_000_000
+    assert not shipped.training and not any(p.requires_grad for p in shipped.parameters())
+    stored = load_file(SHIPPED / "face_features/model.safetensors")
+    assert {v.dtype for v in stored.values() if v.is_floating_point()} == {torch.float16}
+
+
+def test_five_levels_of_the_documented_sizes(shipped):
+    for height, width in ((128, 128), (64, 100), (16, 16)):
+        found = shipped(torch.rand(2, 3, height, width))
+        wanted = [(2, c, -(-height // 2**i), -(-width // 2**i)) for i, c in enumerate((24, 48, 96, 160, 224))]
+        assert [tuple(f.shape) for f in found] == wanted
+        assert all(f.min() >= 0 and f.max() > 0 for f in found)
+
+
+def test_one_picture_of_a_batch_does_not_see_the_others(shipped):
+    photos = torch.rand(3, 3, 32, 32)
+    for whole, alone in zip(shipped(photos), shipped(photos[1:2])):
+        torch.testing.assert_close(whole[1:2], alone)
+
+
+def test_a_gradient_reaches_the_photo(shipped):
+    photo = torch.rand(1, 3, 32, 32, requires_grad=True)
+    sum(f.mean() for f in shipped(photo)).backward()
+    assert photo.grad is not None and photo.grad.abs().sum() > 0
+
+
+def test_embedding_and_description_have_the_documented_form(shipped):
+    photos = torch.rand(2, 3, 128, 128)
+    third = shipped(photos)[2]
+    torch.testing.assert_close(shipped.embed(photos), torch.cat([third.mean((2, 3)), third.std((2, 3))], 1))
+    said = shipped.describe(photos)
+    assert said.keys() == {*NUMBERS, *ODDS, *CHOICES}
+    assert {name: tuple(value.shape) for name, value in said.items()} == {
+        "yaw": (2,), "pitch": (2,), "roll": (2,), "light_azimuth": (2,), "smile": (2,), "glasses": (2,), "beard": (2,),
+        "hair": (2, 13), "hair_colour": (2, 10),
+    }  # fmt: skip
+
+
+def test_it_describes_nothing_of_sex_age_or_ancestry():
+    assert not {"sex", "age", "african", "asian", "caucasian", "skin_luminance"} & {*NUMBERS, *ODDS, *CHOICES}
+
+
+def test_vgg19_is_taken_where_its_weights_are_and_else_the_face_features(weight_file, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert choose_features("auto") == "faces" and isinstance(open_features("auto"), FaceFeatures)
+    assert choose_features("auto", weight_file) == "vgg19" and isinstance(
+        open_features("auto", weight_file), VGG19Features
+    )
+    assert choose_features("faces", weight_file) == "faces"
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / VGG19_FILE).write_bytes(b"")
+    assert choose_features("auto") == "vgg19"
+    with pytest.raises(FeaturesNotFound, match="--features faces"):
+        open_features("vgg19", tmp_path / "nowhere.safetensors")

@@ -137,7 +137,9 @@ def test_saved_weights_come_back(tmp_path, make, inputs):
     torch.manual_seed(0)
     generator = awake(make(width=4, bottom=16, blocks=2))
     generator.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text()) == {"width": 4, "bottom": 16, "blocks": 2}
+    assert json.loads((tmp_path / "config.json").read_text()) == {
+        "width": 4, "bottom": 16, "blocks": 2, "skips": True
+    }  # fmt: skip
     assert (tmp_path / "model.safetensors").is_file()
     loaded = make.from_pretrained(tmp_path)
     assert generator.state_dict().keys() == loaded.state_dict().keys()

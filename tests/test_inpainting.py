@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from edgeconnect_lite import FacePhotos, Inpainter, composite, known_edges, stroke_mask, true_edges
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
-from edgeconnect_lite.inpainting import STAGES, BadWeights, as_edges, weights_folder
+from edgeconnect_lite.inpainting import as_edges
 from edgeconnect_lite.masks import BadMask
 from edgeconnect_lite.photos import BadPhoto
+from edgeconnect_lite.weights import STAGE_NAMES, BadWeights, weights_folder
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,7 @@ def weights(tmp_path):
 
 
 def test_shipped_weights_are_float16_and_loaded_as_float32(weights, inpainter):
-    for stage in STAGES:
+    for stage in STAGE_NAMES:
         assert {v.dtype for v in load_file(weights / stage / "model.safetensors").values()} == {torch.float16}
     assert {p.dtype for p in inpainter.edge_generator.parameters()} == {torch.float32}
 
@@ -201,7 +202,7 @@ def test_a_folder_wins_and_missing_ones_are_errors(weights, tmp_path, monkeypatc
             Inpainter.from_pretrained(name)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGE_NAMES)
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 def test_a_missing_weight_file_is_named(weights, stage, file):
     (weights / stage / file).unlink()

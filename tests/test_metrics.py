@@ -3,11 +3,21 @@
 import cv2
 import numpy as np
 import pytest
-from helpers import blob_mask, few, noise_photo, shapes_photo, with_noise_in_hole
+import torch
+from helpers import blob_mask, few, noise_photo, seeded, shapes_photo, with_noise_in_hole
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeconnect_lite.metrics import EdgeCounts, edge_effect, hole_l1, hole_psnr, hole_ssim, telea
+from edgeconnect_lite.metrics import (
+    EdgeCounts,
+    edge_effect,
+    embed_faces,
+    face_feature_distance,
+    hole_l1,
+    hole_psnr,
+    hole_ssim,
+    telea,
+)
 
 seeds = st.integers(0, 2**16)
 sides = st.integers(8, 40)
@@ -188,3 +198,37 @@ def test_nothing_predicted_and_nothing_true_are_zero_not_nan():
     assert (counts.precision, counts.recall, counts.f1) == (0, 0, 0)
     counts.add(line(), line(3), whole())
     assert (counts.precision, counts.recall, counts.f1) == (0, 0, 0)
+
+
+# sets of pictures
+
+
+def test_face_feature_distances_of_normal_samples_are_those_of_the_formulas():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(800, 3, generator=generator)
+    b = torch.randn(800, 3, generator=generator) * torch.tensor([1.0, 2.0, 1.0]) + torch.tensor([1.0, 0.0, 0.0])
+    found = face_feature_distance(a, b)
+    assert found["frechet"] == pytest.approx(1 + (2 - 1) ** 2, rel=0.2)  # |mean|^2 + (sigma - sigma')^2, axis by axis
+    kernel = lambda x, y: (x @ y.T / 3 + 1) ** 3  # noqa: E731
+    n = len(a)
+    inside = [((k := kernel(x, x)).sum() - k.trace()) / (n * (n - 1)) for x in (a, b)]
+    assert found["kernel"] == pytest.approx((sum(inside) - 2 * kernel(a, b).mean()).item(), rel=1e-2)
+
+
+def test_a_set_is_at_distance_0_from_itself_and_from_its_shuffle():
+    a = seeded(50, 8)
+    found = face_feature_distance(a, a.flip(0))
+    assert found["frechet"] == pytest.approx(0, abs=1e-4) and found["kernel"] <= 0
+
+
+@pytest.mark.parametrize("sizes", [(1, 5), (5, 1)])
+def test_too_small_sets_are_refused(sizes):
+    with pytest.raises(ValueError, match="wanted at least two each"):
+        face_feature_distance(*(torch.zeros(n, 4) for n in sizes))
+    with pytest.raises(ValueError, match="no picture"):
+        embed_faces([])
+
+
+def test_faces_of_any_size_are_embedded():
+    rows = embed_faces([noise_photo(64, 64), noise_photo(128, 100)])
+    assert rows.shape == (2, 192) and torch.isfinite(rows).all()

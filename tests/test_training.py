@@ -15,16 +15,15 @@ from safetensors.torch import load_file
 from edgeconnect_lite import losses, training
 from edgeconnect_lite.features import FeaturesNotFound
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
+from edgeconnect_lite.inpainting import Inpainter
 from edgeconnect_lite.masks import MaskFolder, RandomMasks
 from edgeconnect_lite.photos import CelebA, FacePhotos, PhotoFolder, read_photo
-from edgeconnect_lite.runs import save_weights
+from edgeconnect_lite.runs import TrainingStopped, learning_rate
 from edgeconnect_lite.samples import Sample, Samples, batches
 from edgeconnect_lite.training import (
     EdgeTraining,
     ImageTraining,
-    TrainingStopped,
     given_edges,
-    learning_rate,
     noise_of,
     open_masks,
     open_photos,
@@ -32,6 +31,7 @@ from edgeconnect_lite.training import (
     train_image,
     weighted_sum,
 )
+from edgeconnect_lite.weights import BadWeights
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -116,7 +116,9 @@ def test_a_short_run_writes_everything_that_it_promises(stage, photos, tmp_path)
     assert {path.name for path in folder.iterdir()} == {
         "config.json", "model.safetensors", "checkpoint.pt", "training.json", "log.jsonl", "panel.png"
     }  # fmt: skip
-    assert json.loads((folder / "config.json").read_text()) == {"width": 4, "bottom": 8, "blocks": 1}
+    assert json.loads((folder / "config.json").read_text()) == {
+        "width": 4, "bottom": 8, "blocks": 1, "skips": True
+    }  # fmt: skip
     half = load_file(folder / "model.safetensors")
     assert {value.dtype for value in half.values()} == {torch.float16}
     assert all(same(half[name], value.half()) for name, value in generator.state_dict().items())
@@ -171,22 +173,41 @@ def test_a_resumed_run_is_the_uninterrupted_one(stage, photos, tmp_path, monkeyp
     assert checkpoint(tmp_path / "parts")["step"] == 3
     train(config, tmp_path / "parts", resume=True)
     whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
-    assert whole.keys() == {"step", "generator", "discriminator", "g_optimizer", "d_optimizer"}
+    kept_parts = {"generator", "discriminator", "g_optimizer", "d_optimizer", "log"}
+    assert whole.keys() == kept_parts | {"step", "random_state", "config"}
     assert equal_trees(whole, parts)
     files = [tmp_path / name / f"{stage}_generator/model.safetensors" for name in ("whole", "parts")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_a_finished_run_resumes_to_itself_and_a_longer_one_goes_on(photos, tmp_path):
+def test_a_finished_run_resumes_to_itself(photos, tmp_path, capsys):
     config = tiny(EdgeTraining, photos, steps=2)
     first = train_edge(config, tmp_path)
     before = kept(tmp_path, "checkpoint.pt").read_bytes()
     again = train_edge(config, tmp_path, resume=True)
     assert all(same(first.state_dict()[name], value) for name, value in again.state_dict().items())
     assert kept(tmp_path, "checkpoint.pt").read_bytes() == before
-    train_edge(replace(config, steps=4), tmp_path, resume=True)
-    assert checkpoint(tmp_path)["step"] == 4
-    assert read_log(tmp_path)[-1]["step"] == 4
+    assert "has its 2 steps behind it already" in capsys.readouterr().out
+
+
+@each_stage
+def test_a_run_may_begin_with_the_weights_of_another(stage, photos, tmp_path):
+    kind, train, _, _ = STAGES[stage]
+    first = train(tiny(kind, photos, steps=2), tmp_path / "first")
+    config = tiny(kind, photos, steps=1, start_from=str(tmp_path / "first"), learning_rate=0.0)
+    second = train(config, tmp_path / "second")
+    assert all(same(first.state_dict()[name].half().float(), value) for name, value in second.state_dict().items())
+    with pytest.raises(ValueError, match=r"'width': 4.*wanted .*'width': 8"):
+        train(replace(config, width=8), tmp_path / "third")
+    with pytest.raises(BadWeights, match="no such folder"):
+        train(replace(config, start_from=str(tmp_path / "nowhere")), tmp_path / "third")
+
+
+def test_a_run_may_begin_with_the_shipped_weights(photos, tmp_path):
+    config = EdgeTraining(photos=photos, size=64, start_from="shipped", steps=1, batch_size=1, validation=2, threads=1)
+    before = Inpainter.from_pretrained().edge_generator.state_dict()
+    after = train_edge(replace(config, learning_rate=0.0), tmp_path).state_dict()
+    assert all(same(before[name], value) for name, value in after.items())
 
 
 @each_stage
@@ -248,12 +269,36 @@ def test_nothing_to_resume_is_an_error(stage, photos, tmp_path):
         train(tiny(kind, photos), tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("change", [{"width": 8}, {"bottom": 16}, {"blocks": 2}, {"condition": "nothing"}])
-def test_other_settings_than_the_checkpoint_s_are_an_error(change, photos, tmp_path):
+CHANGES = [
+    ({"width": 8}, "width was 4 and is 8"),
+    ({"condition": "nothing"}, "condition was 'mask.photo' and is 'nothing'"),
+    ({"steps": 9, "seed": 3}, "seed was 0 and is 3; steps was 1 and is 9"),
+    ({"hole_ratio": (0.1, 0.2)}, r"hole_ratio was \(0.02, 0.6\) and is \(0.1, 0.2\)"),
+]
+
+
+@pytest.mark.parametrize("change, said", CHANGES)
+def test_other_settings_than_the_checkpoint_s_are_listed(change, said, photos, tmp_path):
     config = tiny(EdgeTraining, photos, steps=1)
     train_edge(config, tmp_path)
-    with pytest.raises(TrainingStopped, match=r"checkpoint\.pt: made with other settings than these"):
-        train_edge(replace(config, steps=2, **change), tmp_path, resume=True)
+    before = kept(tmp_path, "checkpoint.pt").read_bytes()
+    with pytest.raises(TrainingStopped, match=rf"checkpoint\.pt: made with other settings than these: {said}\. "):
+        train_edge(replace(config, **change), tmp_path, resume=True)
+    assert kept(tmp_path, "checkpoint.pt").read_bytes() == before
+
+
+def test_settings_that_change_no_weight_may_change(photos, tmp_path):
+    config = tiny(EdgeTraining, photos, steps=1)
+    train_edge(config, tmp_path)
+    train_edge(replace(config, workers=1, log_every=7, checkpoint_minutes=1.0), tmp_path, resume=True)
+
+
+def test_a_checkpoint_of_an_older_version_is_named(photos, tmp_path):
+    train_edge(tiny(EdgeTraining, photos, steps=1), tmp_path)
+    state = checkpoint(tmp_path)
+    torch.save({name: value for name, value in state.items() if name != "log"}, kept(tmp_path, "checkpoint.pt"))
+    with pytest.raises(TrainingStopped, match=r"checkpoint\.pt: holds no log"):
+        train_edge(tiny(EdgeTraining, photos, steps=1), tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
@@ -377,18 +422,6 @@ def test_photos_and_masks_are_opened_by_name(photos, tmp_path):
         open_masks(EdgeTraining(masks="circles"))
 
 
-def test_saved_weights_are_the_rounded_ones_and_the_network_keeps_its_own(tmp_path):
-    torch.manual_seed(0)
-    generator = EdgeGenerator(4, 8, 1).to(memory_format=torch.channels_last)
-    before = {name: value.clone() for name, value in generator.state_dict().items()}
-    save_weights(generator, tmp_path)
-    save_weights(generator, tmp_path)  # once more, over the first
-    assert [path.name for path in tmp_path.iterdir()] == ["edge_generator"]
-    assert all(same(before[name], value) for name, value in generator.state_dict().items())
-    stored = load_file(tmp_path / "edge_generator/model.safetensors")
-    assert all(same(stored[name], value.half()) for name, value in before.items())
-
-
 def test_every_loss_of_the_configs_exists():
     for kind in (EdgeTraining, ImageTraining):
         names = {field.name.removesuffix("_weight") for field in fields(kind) if field.name.endswith("_weight")}
@@ -408,7 +441,7 @@ class Taps(torch.nn.Module):
 
 
 def test_perceptual_and_style_are_computed_on_the_features(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "VGG19Features", Taps)
+    monkeypatch.setattr(training, "open_features", lambda *choice: Taps())
     train_image(tiny(ImageTraining, photos, steps=2, perceptual_weight=0.1, style_weight=50.0), tmp_path)
     first = read_log(tmp_path)[0]
     assert first["perceptual"] > 0 and first["style"] > 0
@@ -417,7 +450,7 @@ def test_perceptual_and_style_are_computed_on_the_features(photos, tmp_path, mon
 @pytest.mark.parametrize("off", ["perceptual", "style"])
 def test_of_perceptual_and_style_one_may_be_off(off, photos, tmp_path, monkeypatch):
     """The module's promise: a loss whose weight is 0 is not computed."""
-    monkeypatch.setattr(training, "VGG19Features", Taps)
+    monkeypatch.setattr(training, "open_features", lambda *choice: Taps())
     weights = {"perceptual_weight": 0.1, "style_weight": 50.0, f"{off}_weight": 0}
     train_image(tiny(ImageTraining, photos, steps=2, **weights), tmp_path)
     assert {"perceptual", "style"} - set(read_log(tmp_path)[0]) == {off}
@@ -432,7 +465,7 @@ def test_of_the_adversarial_terms_one_may_be_off(stage, off, photos, tmp_path):
 
 
 def test_missing_features_stop_the_run_before_it_begins(photos, tmp_path):
-    with pytest.raises(FeaturesNotFound, match="--perceptual-weight 0 --style-weight 0"):
+    with pytest.raises(FeaturesNotFound, match="--features faces"):
         train_image(
             tiny(ImageTraining, photos, perceptual_weight=0.1, vgg19=str(tmp_path / "gone.pth")), tmp_path / "out"
         )

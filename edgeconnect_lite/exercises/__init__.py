@@ -1,0 +1,12 @@
+"""Checkers for the lessons' exercises: check_*(your function) says "not attempted yet", "correct", or what is wrong.
+
+A checker calls the function on small inputs of its own. The stub returns None: "not attempted yet" is printed and the
+notebook goes on. A wrong answer raises WrongAnswer, which says what came and what was wanted. One module a lesson.
+"""
+
+from edgeconnect_lite.exercises.checking import WrongAnswer
+from edgeconnect_lite.exercises.lesson_00 import check_edge_effect, check_mask_photo, check_redraw
+from edgeconnect_lite.exercises.lesson_01 import check_edge_input, check_noised_edges, check_read_quick_draw
+from edgeconnect_lite.exercises.lesson_02 import check_gated_activation, check_gated_backward, check_residual_block
+from edgeconnect_lite.exercises.lesson_04 import check_padding, check_receptive_field, check_step_up
+from edgeconnect_lite.exercises.lesson_05 import check_discriminator_step, check_gram_matrix, check_hole_l1
