@@ -68,7 +68,7 @@ def damage(photo: np.ndarray, rng: np.random.Generator, strength: float) -> np.n
     if parts[2]:
         quality = round(95 - 90 * amounts[2])
         _, data = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        photo = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        photo = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return photo
 
 
@@ -104,7 +104,7 @@ class FaceCrops(Dataset):
 
 
 def random_crop(photo: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Scale by 0.9 to 1.15, then cut side x side px somewhere. uint8 (H, W, 3)."""
+    """Scale by 0.9 to 1.15, then cut side x side px somewhere. photo: uint8 (H, H, 3). Returns uint8 (side, side, 3)."""
     size = round(photo.shape[0] * rng.uniform(0.9, 1.15))
     scaled = cv2.resize(photo, (size, size), interpolation=cv2.INTER_LINEAR)
     top, left = rng.integers(0, size - side + 1, 2)
@@ -120,7 +120,10 @@ def attribute_targets(records: list[dict[str, str]]) -> dict[str, Tensor]:
 
 
 def attribute_losses(said: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One term an attribute: smooth L1 in units of the spread, cross-entropy for the rest (a yes weighs thrice)."""
+    """One term an attribute: smooth L1 in units of the spread, cross-entropy for the rest (a yes weighs thrice).
+
+    said: FaceFeatures.describe's answer for N faces. target: as attribute_targets gives it. Returns name -> ().
+    """
     terms = {
         name: F.smooth_l1_loss(said[name] / spread, target[name] / spread, beta=0.3) for name, spread in NUMBERS.items()
     }
@@ -132,6 +135,10 @@ def attribute_losses(said: dict[str, Tensor], target: dict[str, Tensor]) -> dict
 
 def train_features(config: FeatureTraining, out: str | Path, resume: bool = False) -> FaceFeatures:
     """Train the face features. All that it keeps lies in out/face_features/ (runs.py)."""
+    if not 16 <= config.size <= 115:
+        raise ValueError(f"size is {config.size}; wanted 16 to 115 px (a face of 128 px, scaled by 0.9)")
+    if config.validation >= len(FacePhotos("train")):
+        raise ValueError(f"validation is {config.validation}; wanted less than the {len(FacePhotos('train'))} faces")
     out = begin_run(config, out, resume)
     network = FaceFeatures().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)

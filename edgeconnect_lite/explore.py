@@ -19,8 +19,8 @@ class Explorer(VBox):
         self.picture, self.alert = Image(format="jpeg"), HTML()
         self.picture.layout.object_fit = "contain"  # a wide box must not stretch it
         for name, control in controls.items():
-            control.description = control.description or name
-            control.style.description_width = "initial"
+            control.description = control.description or name  # type: ignore[attr-defined]
+            control.style.description_width = "initial"  # type: ignore[attr-defined]
             control.observe(self._redraw, names="value")
         self.picture.value = self._encoded()  # an error in the first figure is the caller's
         super().__init__([*controls.values(), self.alert, self.picture])

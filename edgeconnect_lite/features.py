@@ -8,7 +8,7 @@ be had everywhere, so a small network that attributes.py trained to describe the
 import hashlib
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -32,14 +32,22 @@ Features = Literal["auto", "vgg19", "faces"]
 
 
 def choose_features(choice: Features, vgg19: str | Path | None = None) -> Features:
-    """What "auto" means here: "vgg19" where its weights are at hand (vgg19: their file), else "faces"."""
+    """What "auto" means here: "vgg19" where its weights are at hand (vgg19: their file), else "faces".
+
+    Raises ValueError for any other choice than those of Features.
+    """
+    if choice not in get_args(Features):
+        raise ValueError(f"features are {choice!r}; wanted one of {', '.join(get_args(Features))}")
     if choice != "auto":
         return choice
     return "vgg19" if vgg19 or vgg19_path(vgg19).is_file() else "faces"
 
 
 def open_features(choice: Features = "auto", vgg19: str | Path | None = None) -> nn.Module:
-    """A frozen feature network: photo (N, 3, H, W) in [0, 1] -> a list of five tensors. Nothing is downloaded."""
+    """A frozen feature network: photo (N, 3, H, W) in [0, 1] -> a list of five tensors. Nothing is downloaded.
+
+    Raises FeaturesNotFound where VGG19 is asked for and its weights are not there.
+    """
     if choose_features(choice, vgg19) == "vgg19":
         return VGG19Features(vgg19)
     return load_face_features()

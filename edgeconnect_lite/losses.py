@@ -1,7 +1,7 @@
 """Losses: one function per equation. Each takes batches and returns one number (a tensor of shape ()).
 
 Adversarial: Goodfellow et al., "Generative Adversarial Networks", 2014, section 3, in its non-saturating form. Feature
-matching: Wang et al., "pix2pixHD", CVPR 2018, eq. 3. Perceptual: Johnson et al., ECCV 2016, eq. 2. Style: Gatys et al.,
+matching: Wang et al., "pix2pixHD", CVPR 2018, section 3.2. Perceptual: Johnson et al., ECCV 2016, eq. 2. Style: Gatys et al.,
 CVPR 2016, eqs. 3 to 5. The last two compare squares in their papers; here all distances are absolute, as in the two
 stages of Nazeri et al., "EdgeConnect", 2019, eqs. 2 to 8.
 """

@@ -107,7 +107,7 @@ def embed_faces(pictures: Iterable[np.ndarray], network: FaceFeatures | None = N
 def face_feature_distance(embedded: Tensor, others: Tensor) -> dict[str, float]:
     """How far two sets of pictures lie apart, each embedded by embed_faces, (N, 192). Of the larger set the first N count.
 
-    "frechet": between normal distributions fitted to the sets (Heusel et al., NeurIPS 2017, section 3); it grows as sets
+    "frechet": between normal distributions fitted to the sets (Heusel et al., NeurIPS 2017, eq. 6); it grows as sets
     shrink, so compare sets of one size. "kernel": squared maximum mean discrepancy with the cubic kernel
     (Binkowski et al., ICLR 2018, section 4), unbiased, so near 0, a little below it at times, for two halves of one set.
     """
@@ -128,7 +128,8 @@ def face_feature_distance(embedded: Tensor, others: Tensor) -> dict[str, float]:
     for name, metric in metrics.items():
         metric.update(embedded[:size], real=True)
         metric.update(others[:size], real=False)
-        value = metric.compute()
+        with torch.random.fork_rng(devices=[]):  # it shuffles all of the rows, to no effect
+            value = metric.compute()
         found[name] = float(value if name == "frechet" else value[0])
     return found
 

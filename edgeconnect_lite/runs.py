@@ -2,8 +2,9 @@
 
 The network's weights (config.json, model.safetensors), training.json (the run's config), panel.png, log.jsonl, and
 checkpoint.pt, from which --resume goes on exactly: the networks, the optimizers, the log's sums, the random state, the
-config, the step and with it the place in the stream of samples. Each file is written whole or not at all, the checkpoint
-last; the one before it stays until then. A run may be killed at any moment.
+config, the step and with it the place in the stream of samples. Each file but the growing log is written whole or not at
+all, the checkpoint last; the one before it stays until then. So a run may be killed at any moment, and what it ends with
+is the same to the last bit on one machine with the same number of threads and processes, elsewhere up to rounding.
 """
 
 import io
@@ -38,10 +39,13 @@ class TrainingStopped(RuntimeError):
 
 
 def begin_run(config: Any, out: str | Path, resume: bool) -> Path:
-    """Refuse to overwrite a run, check the numbers, set threads and seed. Returns the run's own folder, out/<config.stage>."""
-    out = Path(out) / config.stage
-    if not resume and (out / CHECKPOINT).exists():
-        raise TrainingStopped(f"{out} holds a checkpoint already; pass --resume to go on, or another --out")
+    """Refuse to overwrite a run, check the numbers, set threads and seed. Returns the run's own folder, out/<config.stage>.
+
+    Raises TrainingStopped where a checkpoint lies there already, ValueError for a number below 1.
+    """
+    folder = Path(out) / config.stage
+    if not resume and (folder / CHECKPOINT).exists():
+        raise TrainingStopped(f"{folder} holds a checkpoint already; pass --resume to go on, or another --out")
     for name in ("steps", "batch_size", "validation", "log_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}; wanted at least 1")
@@ -49,7 +53,7 @@ def begin_run(config: Any, out: str | Path, resume: bool) -> Path:
         torch.set_num_threads(config.threads)
         cv2.setNumThreads(config.threads)
     torch.manual_seed(config.seed)
-    return out
+    return folder
 
 
 def learning_rate(config: Any, step: int) -> float:
@@ -110,15 +114,18 @@ class Log:
         return False
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        """Append one line: the number of steps done, and the values."""
         if self.is_main_process:
             rounded = {name: round(value, 5) for name, value in values.items()}
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step + 1, **rounded}) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
+        """The sums since the last line, for the checkpoint."""
         return {"sums": self.sums, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The other way."""
         self.sums, self.count = dict(state["sums"]), state["count"]
 
 
@@ -132,7 +139,7 @@ def _is_logged_until(line: str, step: int) -> bool:
 def save_checkpoint(out: Path, parts: dict[str, Any], step: int, config: Any, panel: np.ndarray | None = None) -> None:
     """Write the weights of the first part, then the checkpoint of all; each file whole or not at all.
 
-    parts: name -> anything with state_dict() and load_state_dict().
+    parts: name -> anything with state_dict() and load_state_dict(). panel: uint8 (H, W, 3), kept as panel.png.
     """
     if panel is not None:
         write_picture(out / "panel.png", panel)
@@ -171,8 +178,11 @@ def load_checkpoint(out: Path, parts: dict[str, Any], config: Any) -> int:
             f"{path}: made with other settings than these: {'; '.join(differences)}. Give the old ones to resume, or "
             f"begin another run from its weights (--start-from {out.parent} and another --out)"
         )
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise TrainingStopped(f"{path}: made by another version of this package? ({one_line(error)})") from None
     torch.set_rng_state(state["random_state"])
     return int(state["step"])
 

@@ -8,7 +8,7 @@ The random draws of a step depend on (seed, step) alone; what a run keeps is in 
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,8 @@ from edgeconnect_lite.samples import (
 )
 from edgeconnect_lite.weights import load_network, weights_folder
 
+Precision = Literal["no", "bf16"]  # not fp16: its loss scaler would be one more state to keep
+
 
 @dataclass(frozen=True)
 class Training:
@@ -66,7 +68,7 @@ class Training:
     seed: int = 0
     workers: int = 0
     threads: int = 0  # CPU threads of torch, 0 = all
-    precision: str = "no"  # "bf16" where the CPU or GPU has it
+    precision: Precision = "no"  # "bf16" where the CPU or GPU has it
     log_every: int = 50  # steps
     checkpoint_minutes: float = 5.0
 
@@ -116,7 +118,8 @@ def train_edge(config: EdgeTraining, out: str | Path, resume: bool = False) -> E
     """Train stage 1. All that it keeps lies in out/edge_generator/ (runs.py)."""
     out = begin_run(config, out, resume)
     accelerator, samples, held_out = open_data(config)
-    generator = begin_with(config, EdgeGenerator(config.width, config.bottom, config.blocks, config.skips))
+    generator = EdgeGenerator(config.width, config.bottom, config.blocks, config.skips)
+    generator = generator if resume else begin_with(config, generator)
     discriminator = PatchDiscriminator(1 + condition_channels(config.condition, 1))
     log = Log(out, config, accelerator.is_main_process)
     parts = with_optimizers(generator, discriminator, config) | {"log": log}
@@ -157,7 +160,8 @@ def train_image(config: ImageTraining, out: str | Path, resume: bool = False) ->
         config = replace(config, features=choose_features(config.features, config.vgg19))
     out = begin_run(config, out, resume)
     accelerator, samples, held_out = open_data(config)
-    generator = begin_with(config, ImageGenerator(config.width, config.bottom, config.blocks, config.skips))
+    generator = ImageGenerator(config.width, config.bottom, config.blocks, config.skips)
+    generator = generator if resume else begin_with(config, generator)
     discriminator = PatchDiscriminator(3 + condition_channels(config.condition, 3))
     log = Log(out, config, accelerator.is_main_process)
     parts = with_optimizers(generator, discriminator, config) | {"log": log}
@@ -197,6 +201,8 @@ def train_image(config: ImageTraining, out: str | Path, resume: bool = False) ->
 
 def open_data(config: Training) -> tuple[Accelerator, Samples, list[Sample]]:
     """What the networks will see: the stream of training samples, and the fixed held-out ones that watch the run."""
+    if config.precision not in get_args(Precision):
+        raise ValueError(f"precision is {config.precision!r}; wanted one of {', '.join(get_args(Precision))}")
     photos = open_photos(config.photos, config.size)
     masks = open_masks(config)
     kept = len(photos) - config.validation
@@ -232,7 +238,10 @@ def open_masks(config: Training) -> RandomMasks | MaskFolder:
 
 
 def begin_with(config: Training, generator: Any) -> Any:
-    """The generator with config.start_from's weights, or as it is where that is None."""
+    """The generator with config.start_from's weights, or as it is where that is None.
+
+    Raises weights.BadWeights if they cannot be had, ValueError if they belong to a generator of another size.
+    """
     if config.start_from is None:
         return generator
     folder = weights_folder(None if config.start_from == "shipped" else config.start_from) / config.stage
@@ -257,6 +266,7 @@ def with_optimizers(generator: nn.Module, discriminator: nn.Module, config: Trai
 
 
 def set_learning_rates(config: Training, step: int, g_optimizer: Any, d_optimizer: Any) -> None:
+    """The schedule's value for this step; the discriminator gets its own multiple."""
     for optimizer, factor in ((g_optimizer, 1.0), (d_optimizer, config.discriminator_rate)):
         for group in optimizer.param_groups:
             group["lr"] = factor * learning_rate(config, step)

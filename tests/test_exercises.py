@@ -23,7 +23,7 @@ LESSONS = {
         "padded_size": "padding", "receptive_field": "receptive_field", "step_up": "step_up",
     },
     "05_gan_losses": {
-        "hole_l1": "hole_l1", "my_gram_matrix": "gram_matrix", "discriminator_step": "discriminator_step",
+        "hole_error": "hole_error", "my_gram_matrix": "gram_matrix", "discriminator_step": "discriminator_step",
     },
 }  # fmt: skip
 PAIRS = [(lesson, name, check) for lesson, names in LESSONS.items() for name, check in names.items()]
@@ -223,21 +223,21 @@ WRONG = {
         (lambda *given: _step_up(*given, last=True), "the crop took the last rows"),
         (_step_up_uncropped, "with a skip of 7 x 5 your function raised RuntimeError"),
         (_step_up_needs_a_skip, "with skip=None your function raised AttributeError"),
-        (lambda x, skip, conv: F.interpolate(x, scale_factor=2), "what conv gives"),
+        (lambda x, skip, conv: F.interpolate(x, scale_factor=2), "wanted: a tensor torch.float32"),
         (lambda *given: 2 * _step_up(*given), "values differ by up to"),
     ],
-    "hole_l1": [
+    "hole_error": [
         (lambda a, b, m: ((a - b).abs() * m).mean(), "divided by all pixels"),
         (lambda a, b, m: ((a - b).abs() * m).sum() / m.sum(), "three times too large"),
         (lambda a, b, m: (((a - b) ** 2) * m).sum() / (3 * m.sum()), "wanted"),
-        (lambda a, b, m: ((a - b).abs() * m).sum(dim=1), "wanted: a floating-point tensor"),
+        (lambda a, b, m: ((a - b).abs() * m).sum(dim=1), "wanted: a tensor torch.float32"),
         (lambda a, b, m: ((a - b) * m).sum() / (3 * m.sum()), "wanted"),
     ],
     "gram_matrix": [
         (lambda f: f.flatten(2) @ f.flatten(2).transpose(1, 2), "not divided"),
         (lambda f: losses.gram_matrix(f) * f.shape[1], "divided by H W"),
         (lambda f: losses.gram_matrix(f) * f[0, 0].numel(), "divided by C"),
-        (lambda f: f.flatten(2).transpose(1, 2) @ f.flatten(2), "wanted: a floating-point tensor"),
+        (lambda f: f.flatten(2).transpose(1, 2) @ f.flatten(2), "wanted: a tensor torch.float32"),
         (lambda f: losses.gram_matrix(f - f.mean((2, 3), keepdim=True)), "differs by up to"),
     ],
     "discriminator_step": [
@@ -246,7 +246,7 @@ WRONG = {
         (lambda d, o, real, fake: _judge_step(d, o, fake, real), "real and fake are swapped"),
         (lambda *given: _judge_step(*given, step=False), "did not move"),
         (lambda *given: 2 * _judge_step(*given), "a loss of"),
-        (lambda *given: _judge_step(*given).item(), "wanted: a floating-point tensor"),
+        (lambda *given: _judge_step(*given).item(), "wanted: a tensor torch.float32"),
         (lambda *given: _judge_step(*given, scale=2.0), "not the optimizer's along this loss"),
     ],
 }  # fmt: skip

@@ -9,4 +9,4 @@ from edgeconnect_lite.exercises.lesson_00 import check_edge_effect, check_mask_p
 from edgeconnect_lite.exercises.lesson_01 import check_edge_input, check_noised_edges, check_read_quick_draw
 from edgeconnect_lite.exercises.lesson_02 import check_gated_activation, check_gated_backward, check_residual_block
 from edgeconnect_lite.exercises.lesson_04 import check_padding, check_receptive_field, check_step_up
-from edgeconnect_lite.exercises.lesson_05 import check_discriminator_step, check_gram_matrix, check_hole_l1
+from edgeconnect_lite.exercises.lesson_05 import check_discriminator_step, check_gram_matrix, check_hole_error

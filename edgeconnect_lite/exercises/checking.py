@@ -29,13 +29,15 @@ def require_array(answer: object, shape: tuple[int, ...], dtype: np.dtype | type
 
 
 def require_tensor(answer: object, shape: tuple[int, ...]) -> None:
-    """The answer is a floating-point torch tensor of this shape."""
-    is_tensor = isinstance(answer, torch.Tensor)
-    came = (
-        f"a {answer.dtype} tensor {tuple(answer.shape)}" if isinstance(answer, torch.Tensor) else type(answer).__name__
-    )
-    good = is_tensor and answer.is_floating_point() and tuple(answer.shape) == shape
-    require(good, f"came: {came}; wanted: a floating-point tensor {shape}")
+    """The answer is a float32 torch tensor of this shape."""
+    came = f"{answer.dtype} {tuple(answer.shape)}" if isinstance(answer, torch.Tensor) else type(answer).__name__
+    wanted = f"{torch.float32} {tuple(shape)}"
+    require(came == wanted, f"came: {came}; wanted: a tensor {wanted}")
+
+
+def close(answer: torch.Tensor, wanted: torch.Tensor | float) -> bool:
+    """Equal up to the rounding of another order of operations."""
+    return bool(torch.allclose(answer, torch.as_tensor(wanted, dtype=answer.dtype), rtol=1e-4, atol=1e-6))
 
 
 def face_and_mask(number: int = 3) -> tuple[np.ndarray, np.ndarray]:

@@ -7,18 +7,8 @@ import torch.nn.functional as F
 from edgeconnect_kernels import gated_elu
 from torch import Tensor
 
-from edgeconnect_lite.exercises.checking import WrongAnswer, require, say
+from edgeconnect_lite.exercises.checking import WrongAnswer, close, require, require_tensor, say
 from edgeconnect_lite.layers import ResidualBlock
-
-
-def _require_tensor(answer: object, shape: torch.Size) -> None:
-    came = f"{answer.dtype} {tuple(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
-    wanted = f"{torch.float32} {tuple(shape)}"
-    require(came == wanted, f"came: {came}; wanted: a tensor {wanted}")
-
-
-def _close(answer: Tensor, wanted: Tensor) -> bool:
-    return torch.allclose(answer, wanted, rtol=1e-4, atol=1e-5)
 
 
 def _gap(answer: Tensor, wanted: Tensor) -> str:
@@ -38,7 +28,7 @@ def check_gated_activation(gated_activation: Callable) -> None:
         return say(False)
     require(torch.equal(x, before), "your function changed the tensor that it was given; wanted a new one")
     gate, feature = x.chunk(2, dim=1)
-    _require_tensor(answer, gate.shape)
+    require_tensor(answer, gate.shape)
     every_second = torch.sigmoid(x[:, ::2]) * F.elu(x[:, 1::2])
     mistakes = {
         "the halves are swapped: the gate is the first half of the channels": torch.sigmoid(feature) * F.elu(gate),
@@ -49,10 +39,10 @@ def check_gated_activation(gated_activation: Callable) -> None:
         "the gate went through nothing; wanted a sigmoid": gate * F.elu(feature),
     }
     for message, mistaken in mistakes.items():
-        if _close(answer, mistaken):
+        if close(answer, mistaken):
             raise WrongAnswer(message)
     wanted = gated_elu(x)
-    require(_close(answer, wanted), f"the answer {_gap(answer, wanted)}; wanted sigmoid(gate) * ELU(feature)")
+    require(close(answer, wanted), f"the answer {_gap(answer, wanted)}; wanted sigmoid(gate) * ELU(feature)")
     say(True)
 
 
@@ -66,7 +56,7 @@ def check_gated_backward(gated_backward: Callable) -> None:
     answer = gated_backward(given_x, given_dy)
     if answer is None:
         return say(False)
-    _require_tensor(answer, x.shape)
+    require_tensor(answer, x.shape)
     answer = answer.detach()
     unchanged = torch.equal(given_x.detach(), x) and torch.equal(given_dy.detach(), dy)
     require(unchanged, "your function changed a tensor that it was given; wanted a new one")
@@ -75,13 +65,13 @@ def check_gated_backward(gated_backward: Callable) -> None:
     leaf = x.clone().requires_grad_()
     (wanted,) = torch.autograd.grad(gated_elu(leaf), leaf, dy)
     (without_dy,) = torch.autograd.grad(gated_elu(leaf).sum(), leaf)
-    if _close(answer, without_dy):
+    if close(answer, without_dy):
         raise WrongAnswer("dy is missing: both derivatives must be multiplied by it")
     halves = dict(zip(("gate", "feature"), zip(answer.chunk(2, dim=1), wanted.chunk(2, dim=1))))
-    if _close(answer, wanted.roll(3, dims=1)):
+    if close(answer, wanted.roll(3, dims=1)):
         raise WrongAnswer("the halves are swapped: the gate's gradient is the first half, the feature's the second")
     for name, (came, right) in halves.items():
-        require(_close(came, right), f"the {name}'s half {_gap(came, right)} from what autograd gives")
+        require(close(came, right), f"the {name}'s half {_gap(came, right)} from what autograd gives")
     say(True)
 
 
@@ -99,14 +89,14 @@ def check_residual_block(residual_block: Callable) -> None:
         if answer is None:
             return say(False)
         require(torch.equal(x, before), "your function changed the tensor that it was given; wanted a new one")
-        _require_tensor(answer, x.shape)
+        require_tensor(answer, x.shape)
         wanted = block(x)
-        if _close(answer, wanted - x):
+        if close(answer, wanted - x):
             raise WrongAnswer("the input is missing: wanted x + gated(gated(x))")
-        if _close(answer, gated_elu(torch.cat([torch.full_like(x, 100.0), wanted], dim=1))):
+        if close(answer, gated_elu(torch.cat([torch.full_like(x, 100.0), wanted], dim=1))):
             raise WrongAnswer("ELU was applied after the sum; wanted nothing there")
         where = f"with dilation {dilation}" + (
             ": is the first convolution dilated, and only the first?" if dilation > 1 else ""
         )
-        require(_close(answer, wanted), f"the answer {_gap(answer, wanted)} from the package's block {where}")
+        require(close(answer, wanted), f"the answer {_gap(answer, wanted)} from the package's block {where}")
     say(True)

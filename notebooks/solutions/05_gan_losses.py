@@ -3,7 +3,7 @@
 from edgeconnect_lite.losses import discriminator_loss
 
 
-def hole_l1(painted, photo, mask):
+def hole_error(painted, photo, mask):
     return ((painted - photo).abs() * mask).sum() / (painted.shape[1] * mask.sum())
 
 
