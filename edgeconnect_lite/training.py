@@ -163,14 +163,14 @@ def train_image(config: ImageTraining, out: str | Path, resume: bool = False) ->
     generator = ImageGenerator(config.width, config.bottom, config.blocks, config.skips)
     generator = generator if resume else begin_with(config, generator)
     discriminator = PatchDiscriminator(3 + condition_channels(config.condition, 3))
+    features = None
+    if config.perceptual_weight or config.style_weight:
+        features = open_features(config.features, config.vgg19).to(accelerator.device)
     log = Log(out, config, accelerator.is_main_process)
     parts = with_optimizers(generator, discriminator, config) | {"log": log}
     start = load_checkpoint(out, parts, config) if resume else 0
     g, d, g_optimizer, d_optimizer, _ = accelerator.prepare(*parts.values())
     stream = accelerator.prepare(batches(samples, config.batch_size, config.steps, start, config.workers))
-    features = None
-    if config.perceptual_weight or config.style_weight:
-        features = open_features(config.features, config.vgg19).to(accelerator.device)
     log.begin(start)
     for step, sample in enumerate(stream, start):
         set_learning_rates(config, step, g_optimizer, d_optimizer)

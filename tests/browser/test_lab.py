@@ -36,3 +36,25 @@ def test_the_first_lesson_runs(browser, lab, page):
     picture.scroll_into_view_if_needed()
     assert picture.is_visible() and picture.evaluate("image => image.complete && image.naturalWidth") > 50
     assert (ROOT / LESSON).read_bytes() == stored, "the checkout's notebook was written over"
+
+
+SLIDERS = "notebooks/01_photos_masks_edges.ipynb"
+
+
+def test_a_slider_redraws_its_figure(browser, lab, page):
+    cells = nbformat.read(ROOT / SLIDERS, as_version=4).cells
+    sliders = next(place for place, cell in enumerate(cells) if "explore(" in cell.source)
+    lab.open(page, SLIDERS)
+    for place in range(sliders + 1):
+        if cells[place].cell_type == "code":
+            page.evaluate(RUN, place)
+    picture = page.locator(".jp-OutputArea-output img.widget-image").first
+    picture.scroll_into_view_if_needed()
+    page.wait_for_function("image => image.naturalWidth > 50", arg=picture.element_handle())
+    before = picture.get_attribute("src")
+    handle = page.locator(".jp-OutputArea-output .noUi-handle").last  # the number of the mask
+    handle.focus()
+    handle.press("ArrowRight")
+    page.wait_for_function("([image, before]) => image.src !== before", arg=[picture.element_handle(), before])
+    page.wait_for_function("image => image.naturalWidth > 50", arg=picture.element_handle())
+    assert page.locator("[role=alert]").count() == 0
