@@ -64,7 +64,7 @@ class Training:
     batch_size: int = 8
     learning_rate: float = 5e-4  # the peak: a linear warm-up, then a cosine down to a hundredth
     warmup: int = 100  # steps
-    discriminator_rate: float = 0.5  # the discriminator's learning rate, as a multiple
+    discriminator_rate: float = 0.3  # the discriminator's learning rate, as a multiple
     seed: int = 0
     workers: int = 0
     threads: int = 0  # CPU threads of torch, 0 = all
@@ -85,8 +85,8 @@ class EdgeTraining(Training):
     cross_entropy_weight: float = 1.0
     hole_weight: float = 10.0
     edge_weight: float = 1.5
-    adversarial_weight: float = 0.02
-    feature_matching_weight: float = 0.1
+    adversarial_weight: float = 0.01
+    feature_matching_weight: float = 0.3
     condition: Condition = "mask+photo"
     label_noise: float = 0.1  # std of the noise on the discriminator's real edges, 0 = off
 
@@ -102,13 +102,11 @@ class ImageTraining(Training):
     skips: bool = True
     reconstruction_weight: float = 1.0
     hole_weight: float = 6.0
-    adversarial_weight: float = 0.02
-    feature_matching_weight: float = 0.1
-    perceptual_weight: float = 0.1
-    style_weight: float = 10.0
-    features: Features = (
-        "auto"  # of the two terms above: "vgg19", "faces" (shipped), or VGG19 where its weights are at hand
-    )
+    adversarial_weight: float = 0.1
+    feature_matching_weight: float = 0.3
+    perceptual_weight: float = 0.05  # this and the next are set for the face features; VGG19 wants others
+    style_weight: float = 5.0
+    features: Features = "auto"  # behind those two: "vgg19", "faces" (shipped), or VGG19 where it is at hand
     vgg19: str | None = None  # VGG19's weight file, None = torch.hub's cache
     condition: Condition = "mask+photo"
     blank_edges: float = 0.15  # share of samples whose hole holds no edges, so that "none" is a fair case
