@@ -20,8 +20,8 @@ from edgeconnect_lite.features import CHOICES, NUMBERS, ODDS, FaceFeatures
 from edgeconnect_lite.masks import stroke_mask
 from edgeconnect_lite.metrics import telea
 from edgeconnect_lite.photos import FacePhotos
-from edgeconnect_lite.runs import Log, begin_run, check_finite, learning_rate, load_checkpoint, save_checkpoint
-from edgeconnect_lite.samples import batches, epoch_order, jitter_colours
+from edgeconnect_lite.runs import Log, begin_run, check_finite, load_checkpoint, save_checkpoint, set_learning_rate
+from edgeconnect_lite.samples import batches, epoch_order, jitter_colours, to_tensor
 
 MIRRORED = ("yaw", "roll", "light_azimuth")  # these change sign in a mirrored picture
 
@@ -73,10 +73,10 @@ def damage(photo: np.ndarray, rng: np.random.Generator, strength: float) -> np.n
 
 
 def fill_badly(photo: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A hole as poor inpainting leaves it. photo: uint8 (H, W, 3). mask: bool (H, W)."""
+    """A hole as poor inpainting leaves it. photo: uint8 (H, W, 3). mask: bool (H, W), never full."""
     kind = rng.integers(3)
-    if kind == 0 or mask.all():
-        return telea(photo, mask) if not mask.all() else photo
+    if kind == 0:
+        return telea(photo, mask)
     fill = photo[~mask].mean(0) if kind == 1 else rng.integers(0, 256, photo.shape)
     return np.where(mask[..., None], fill, photo).astype(np.uint8)
 
@@ -100,7 +100,7 @@ class FaceCrops(Dataset):
         photo = jitter_colours(photo, rng, 0.2)
         if rng.random() < config.damaged:
             photo = damage(photo, rng, rng.uniform(0, 0.8))
-        return torch.from_numpy(photo.transpose(2, 0, 1) / np.float32(255)), target
+        return to_tensor(photo), target
 
 
 def random_crop(photo: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
@@ -137,8 +137,10 @@ def train_features(config: FeatureTraining, out: str | Path, resume: bool = Fals
     """Train the face features. All that it keeps lies in out/face_features/ (runs.py)."""
     if not 16 <= config.size <= 115:
         raise ValueError(f"size is {config.size}; wanted 16 to 115 px (a face of 128 px, scaled by 0.9)")
-    if config.validation >= len(FacePhotos("train")):
-        raise ValueError(f"validation is {config.validation}; wanted less than the {len(FacePhotos('train'))} faces")
+    crops = FaceCrops(config)
+    count = len(crops.faces)
+    if config.validation >= count:
+        raise ValueError(f"validation is {config.validation}; wanted less than the {count} faces")
     out = begin_run(config, out, resume)
     network = FaceFeatures().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
@@ -146,12 +148,10 @@ def train_features(config: FeatureTraining, out: str | Path, resume: bool = Fals
     parts = {"network": network, "optimizer": optimizer, "log": log}
     start = load_checkpoint(out, parts, config) if resume else 0
     log.begin(start)
-    held_out = range(len(FacePhotos("train")) - config.validation, len(FacePhotos("train")))
-    for step, (crop, target) in enumerate(
-        batches(FaceCrops(config), config.batch_size, config.steps, start, config.workers), start
-    ):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
+    held_out = range(count - config.validation, count)
+    stream = batches(crops, config.batch_size, config.steps, start, config.workers)
+    for step, (crop, target) in enumerate(stream, start):
+        set_learning_rate(config, step, optimizer)
         terms = attribute_losses(network.train().describe(crop), target)
         check_finite(terms, step)
         torch.stack(list(terms.values())).sum().backward()
@@ -171,8 +171,7 @@ def measure_attributes(
     smile 0 to 1), balanced accuracy of glasses and beard, accuracy of hair and hair_colour."""
     faces = FacePhotos(split)
     chosen = list(range(len(faces)) if numbers is None else numbers)
-    pictures = (torch.from_numpy(faces[i].transpose(2, 0, 1) / np.float32(255)) for i in chosen)
-    said = [network.eval().describe(picture[None]) for picture in pictures]
+    said = [network.eval().describe(to_tensor(faces[i])[None]) for i in chosen]
     truth = {name: values[chosen] for name, values in attribute_targets(faces.records).items()}
     found = {name: torch.cat([each[name] for each in said]) for name in truth}
     scores = {name: (found[name] - truth[name]).abs().mean() for name in NUMBERS}

@@ -159,10 +159,10 @@ class FaceFeatures(nn.Module, PyTorchModelHubMixin):
         self.stages = nn.ModuleList(stages)
         self.head = nn.Linear(before, len(NUMBERS) + len(ODDS) + sum(len(names) for names in CHOICES.values()))
 
-    def forward(self, photo: Tensor) -> list[Tensor]:
+    def forward(self, photo: Tensor, levels: int = len(WIDTHS)) -> list[Tensor]:
         x = (photo - 0.5) / 0.25
         found = []
-        for stage in self.stages:
+        for stage in self.stages[:levels]:  # type: ignore[index]
             x = stage(x)
             found.append(x)
         return found
@@ -172,9 +172,7 @@ class FaceFeatures(nn.Module, PyTorchModelHubMixin):
 
         The last features were trained to see a face through damage; these, lines and textures at 1/4 size, notice it.
         """
-        x = (photo - 0.5) / 0.25
-        for stage in self.stages[:3]:
-            x = stage(x)
+        x = self(photo, levels=3)[-1]
         return torch.cat([x.mean(dim=(2, 3)), x.std(dim=(2, 3))], dim=1)
 
     def describe(self, photo: Tensor) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from edgeconnect_lite.features import FaceFeatures, load_face_features
+from edgeconnect_lite.samples import to_tensor
 
 
 def hole_l1(result: np.ndarray, photo: np.ndarray, mask: np.ndarray) -> float:
@@ -98,7 +99,7 @@ def edge_effect(with_edges: np.ndarray, without_edges: np.ndarray, mask: np.ndar
 def embed_faces(pictures: Iterable[np.ndarray], network: FaceFeatures | None = None) -> Tensor:
     """Each picture, uint8 (H, W, 3), as the face features see it. Returns (N, 192). network: None = the shipped one."""
     network = network or load_face_features()
-    rows = [network.embed(torch.from_numpy(p.transpose(2, 0, 1) / np.float32(255))[None]) for p in pictures]
+    rows = [network.embed(to_tensor(p)[None]) for p in pictures]
     if not rows:
         raise ValueError("no picture to embed")
     return torch.cat(rows)

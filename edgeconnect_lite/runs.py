@@ -64,6 +64,12 @@ def learning_rate(config: Any, step: int) -> float:
     return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
 
+def set_learning_rate(config: Any, step: int, optimizer: Any, factor: float = 1.0) -> None:
+    """The schedule's value for this step, times factor, in every group of the optimizer."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * learning_rate(config, step)
+
+
 def check_finite(terms: dict[str, Tensor], step: int) -> None:
     """Stop on a loss term that is not finite, naming it."""
     for name, value in terms.items():
@@ -171,7 +177,7 @@ def load_checkpoint(out: Path, parts: dict[str, Any], config: Any) -> int:
     differences = [
         f"{name} was {stored.get(name, 'unknown')!r} and is {given.get(name, 'unknown')!r}"
         for name in sorted(stored.keys() | given.keys())
-        if name not in FREE_TO_CHANGE and (name not in stored or name not in given or stored[name] != given[name])
+        if name not in FREE_TO_CHANGE and stored.get(name, "unknown") != given.get(name, "unknown")
     ]
     if differences:
         raise TrainingStopped(

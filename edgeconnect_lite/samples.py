@@ -43,13 +43,17 @@ class Sample(NamedTuple):
     known_edges: Tensor  # (1, H, W): Canny of the known part, nothing within 2 px of the hole
 
 
+def to_tensor(photo: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) -> float32 (3, H, W) in [0, 1]; inpainting.to_rgb is the way back."""
+    return torch.from_numpy(np.divide(photo.transpose(2, 0, 1), np.float32(255), order="C"))
+
+
 def make_sample(photo: np.ndarray, mask: np.ndarray, low: float = LOW, high: float = HIGH) -> Sample:
     """The ground truth of one photo, uint8 (H, W, 3), and one mask, bool (H, W)."""
     gray = to_gray(photo)
-    level = np.float32(255)
     return Sample(
-        photo=torch.from_numpy(np.divide(photo.transpose(2, 0, 1), level, order="C")),
-        gray=torch.from_numpy(gray / level)[None],
+        photo=to_tensor(photo),
+        gray=torch.from_numpy(gray / np.float32(255))[None],
         mask=torch.from_numpy(mask.astype(np.float32))[None],
         edges=torch.from_numpy(true_edges(gray, low, high).astype(np.float32))[None],
         known_edges=torch.from_numpy(known_edges(gray, mask, low, high).astype(np.float32))[None],

@@ -30,9 +30,9 @@ from edgeconnect_lite.runs import (
     check_finite,
     inspect_edges,
     inspect_painting,
-    learning_rate,
     load_checkpoint,
     save_checkpoint,
+    set_learning_rate,
 )
 from edgeconnect_lite.samples import (
     Sample,
@@ -126,7 +126,8 @@ def train_edge(config: EdgeTraining, out: str | Path, resume: bool = False) -> E
     stream = accelerator.prepare(batches(samples, config.batch_size, config.steps, start, config.workers))
     log.begin(start)
     for step, sample in enumerate(stream, start):
-        set_learning_rates(config, step, g_optimizer, d_optimizer)
+        set_learning_rate(config, step, g_optimizer)
+        set_learning_rate(config, step, d_optimizer, config.discriminator_rate)
         with accelerator.autocast():
             logits = g(edge_stage_input(sample)).float()
         terms = {
@@ -171,7 +172,8 @@ def train_image(config: ImageTraining, out: str | Path, resume: bool = False) ->
     stream = accelerator.prepare(batches(samples, config.batch_size, config.steps, start, config.workers))
     log.begin(start)
     for step, sample in enumerate(stream, start):
-        set_learning_rates(config, step, g_optimizer, d_optimizer)
+        set_learning_rate(config, step, g_optimizer)
+        set_learning_rate(config, step, d_optimizer, config.discriminator_rate)
         edges = given_edges(sample, config.blank_edges, noise_of(config, step, sample.edges.device))
         with accelerator.autocast():
             painted = g(image_stage_input(sample, edges)).float()
@@ -261,13 +263,6 @@ def with_optimizers(generator: nn.Module, discriminator: nn.Module, config: Trai
         "g_optimizer": torch.optim.Adam(generator.parameters(), config.learning_rate, betas=(0.9, 0.99)),
         "d_optimizer": torch.optim.Adam(discriminator.parameters(), config.learning_rate, betas=(0.5, 0.99)),
     }
-
-
-def set_learning_rates(config: Training, step: int, g_optimizer: Any, d_optimizer: Any) -> None:
-    """The schedule's value for this step; the discriminator gets its own multiple."""
-    for optimizer, factor in ((g_optimizer, 1.0), (d_optimizer, config.discriminator_rate)):
-        for group in optimizer.param_groups:
-            group["lr"] = factor * learning_rate(config, step)
 
 
 def noise_of(config: Training, step: int, device: torch.device) -> torch.Generator:
