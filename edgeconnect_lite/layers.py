@@ -4,6 +4,8 @@ Yu et al., "Free-Form Image Inpainting with Gated Convolution", ICCV 2019, secti
 A plain convolution treats hole pixels as zeros that mean something; the gate learns, per pixel and channel, what to trust.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from edgeconnect_kernels import gated_elu
@@ -13,21 +15,25 @@ GAIN = 2.3  # 1 / sqrt(E[(sigmoid(g) ELU(f))^2]) for g, f ~ N(0, 1): signals kee
 
 
 class GatedConv2d(nn.Module):
-    """One convolution with twice the channels, then sigmoid(gate) * ELU(feature).
+    """One convolution with twice the channels, then sigmoid(gate) * ELU(feature); the op adds the convolution's bias.
 
     (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)). state_dict: conv.weight
-    (2 * out_channels, in_channels, k, k), gate half first, and conv.bias.
+    (2 * out_channels, in_channels, k, k), gate half first, and conv.bias. `save` may be set at any time: "yg" keeps
+    the output and the gates for the backward pass instead of the convolution's result, a third less memory in a chain.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1):
         super().__init__()
+        self.save: Literal["x", "yg"] = "x"
         padding = dilation * (kernel_size - 1) // 2
         self.conv = nn.Conv2d(in_channels, 2 * out_channels, kernel_size, stride, padding, dilation)
         nn.init.normal_(self.conv.weight, std=GAIN / (in_channels * kernel_size**2) ** 0.5)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        return gated_elu(self.conv(x))
+        conv = self.conv
+        packed = F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation)
+        return gated_elu(packed, conv.bias, save=self.save)
 
 
 class GatedDown(GatedConv2d):

@@ -1,8 +1,19 @@
 """Fused gated activations for gated convolutions: y = sigmoid(gate) * ELU(feature), on a GPU in one pass by Triton.
 
-Works without Triton (macOS, Windows) and without a GPU: then the same formulas run as plain torch operations.
+gated_elu is the op. Besides it: report (what the compiled kernels cost, without a GPU) and ptx (runs them on a CPU).
+Works without Triton (macOS, Windows) and without a GPU.
 """
 
-from edgeconnect_kernels.gated_elu import gated_elu, gated_elu_reference
+from edgeconnect_kernels.gated_elu import (
+    gated_elu,
+    gated_elu_reference,
+    gated_elu_reference_backward,
+    gated_elu_reference_backward_from_yg,
+)
 
-__all__ = ["gated_elu", "gated_elu_reference"]
+__all__ = [
+    "gated_elu",
+    "gated_elu_reference",
+    "gated_elu_reference_backward",
+    "gated_elu_reference_backward_from_yg",
+]
