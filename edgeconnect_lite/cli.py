@@ -1,4 +1,4 @@
-"""The command line: edgeconnect-lite demo | lab | inpaint | train | evaluate | prepare.
+"""The command line: edgeconnect-lite demo | lab | inpaint | train | evaluate | prepare | kernel.
 
 Every command ends with exit code 0; with 1 and one line on standard error that says what came and what was wanted; or with 2
 where its arguments cannot be parsed.
@@ -199,6 +199,80 @@ def prepare(source: tyro.conf.Positional[Path], out: Path) -> None:
     print(f"wrote {out}: {len(good)} of {len(paths)} pictures")
 
 
+def kernel(
+    kernels: tuple[str, ...] = ("forward", "backward_from_x", "backward_from_yg"),
+    dtypes: tuple[str, ...] = ("bfloat16", "float16", "float32"),
+    targets: tuple[int, ...] = (80, 90, 100),
+    layout: str = "contiguous",
+    bias: bool = False,
+    odd_sizes: bool = False,
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+) -> None:
+    """Compile the fused gated ELU for GPUs, without one, and report its machine code (about a second for each line).
+
+    Args:
+        kernels: which of forward, forward_keeping_gate, backward_from_x, backward_from_yg.
+        dtypes: which of bfloat16, float16, float32.
+        targets: compute capabilities, times 10: 75, 80, 86, 89, 90, 100, 120.
+        layout: contiguous or channels_last.
+        bias: with the convolution's bias folded in.
+        odd_sizes: for sizes that allow no 128-bit accesses.
+        json_file: where the figures go as JSON, with those of torch.compile's kernels.
+    """
+    from edgeconnect_kernels.report import report, variants
+    from tqdm.auto import tqdm
+
+    from edgeconnect_lite.photos import write_bytes
+
+    if json_file:
+        _check_writable(json_file, endings=(".json",))
+    chosen = variants(kernels, dtypes, targets, layout=layout, bias=bias, aligned=not odd_sizes)
+    if not chosen:
+        raise UsageError("no kernel is left to compile; wanted at least one kernel, dtype and target (with --bias: not "
+                         "backward_from_yg alone)")  # fmt: skip
+    result = report(tqdm(chosen, desc="compiling", disable=None))
+    _print_kernels(result)
+    if json_file:
+        text = json.dumps({"command": " ".join(["edgeconnect-lite", *sys.argv[1:]]), **result}, indent=1)
+        write_bytes(json_file, text.encode() + b"\n")
+        print(f"wrote {json_file}")
+
+
+def _print_kernels(result: dict) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    def table(title: str, *columns: str) -> Table:
+        made = Table(title=title, box=box.SIMPLE_HEAD)
+        for column in columns:
+            made.add_column(column, justify="left" if column in ("kernel", "dtype") else "right", no_wrap=True)
+        return made
+
+    gpus = [gpu for gpu in result["gpus"] if any(gpu in row["modelled"] for row in result["kernels"])]
+    counts = ("sm", "registers", "stack", "spills", "instr.", "of peer", "MUFU", "bytes", "accesses")
+    code = table("machine code: of a thread; instructions, MUFU and bytes per element of y", "kernel", "dtype", *counts)
+    floors = table(f"least microseconds for {result['elements']:,} elements", "kernel", "dtype", *gpus)
+    floor_rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in result["kernels"]:
+        named = (row["name"], row["dtype"])
+        share = "-" if row["of_peer"] is None else f"{row['of_peer']:.2f}"
+        figures = (*(row[key] for key in ("target", "registers", "stack", "spills")), f"{row['instructions_per_element']:.1f}",
+                   share, f"{row['mufu_per_element']:.3g}", row["bytes_per_element"])  # fmt: skip
+        accesses = ", ".join(f"{count} {access}" for access, count in row["accesses"].items())
+        code.add_row(*named, *map(str, figures), accesses)
+        times = {gpu: f"{time['seconds'] * 1e6:.0f} {time['bound']}" for gpu, time in row["modelled"].items()}
+        floor_rows.setdefault(named, {}).update(times)
+    for named, times in floor_rows.items():
+        floors.add_row(*named, *[times.get(gpu, "-") for gpu in gpus])
+    console, peer = Console(width=128), result["peer"]
+    console.print(code)
+    print(f"Compiled by Triton {result['triton']}. of peer: share of the instructions of torch.compile's kernel for")
+    print(f"the same formulas, which is stored (torch {peer['torch']}, Triton {peer['triton']}).\n")
+    console.print(floors)
+    print(result["formula"].replace(": seconds", ":\nseconds"))
+
+
 def _train_help() -> None:
     """Train a network: `edgeconnect-lite train edge --help`, `train image --help`, `train features --help`."""
 
@@ -238,7 +312,14 @@ def _check_writable(path: Path, endings: tuple[str, ...] | None = None) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of `edgeconnect-lite`."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    commands = {"demo": demo, "lab": lab, "inpaint": inpaint, "evaluate": evaluate, "prepare": prepare}
+    commands = {
+        "demo": demo,
+        "lab": lab,
+        "inpaint": inpaint,
+        "evaluate": evaluate,
+        "prepare": prepare,
+        "kernel": kernel,
+    }
     try:
         if arguments[:1] == ["train"]:
             tyro.extras.subcommand_cli_from_dict(_train_commands(), prog="edgeconnect-lite train", args=arguments[1:])

@@ -13,6 +13,8 @@ from edgeconnect_lite import FacePhotos, stroke_mask
 from edgeconnect_lite.cli import main
 from edgeconnect_lite.photos import read_photo, write_picture
 
+needs_triton = pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux alone")
+
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
@@ -169,7 +171,37 @@ def test_train_and_resume_by_command(files, capsys):
     assert stop.value.code == 2 and "condition" in capsys.readouterr().err
 
 
+@needs_triton
+def test_kernel_prints_the_figures_and_writes_them(files, capsys):
+    main(["kernel", "--kernels", "forward", "--dtypes", "bfloat16", "--targets", "90", "100", "--json", "kernel.json"])
+    printed = capsys.readouterr().out
+    written = json.loads((files / "kernel.json").read_text())
+    assert [(row["name"], row["dtype"], row["target"]) for row in written["kernels"]] == [
+        ("forward", "bfloat16", 90), ("forward", "bfloat16", 100),
+    ]  # fmt: skip
+    assert printed.count("2 LDG.128, 1 STG.128") == 2 and "modelled, not measured" in printed
+    assert all(f"{row['instructions_per_element']:.1f}" in printed for row in written["kernels"])
+    assert "H200 SXM" in printed and "A100" not in printed and {"formula", "peer", "command"} <= set(written)
+
+
+@needs_triton
+def test_kernel_with_a_bias_leaves_out_the_pass_that_has_none(files, capsys):
+    main(["kernel", "--dtypes", "float32", "--targets", "90", "--bias", "--odd-sizes"])
+    printed = capsys.readouterr().out
+    assert "backward_from_x" in printed and "backward_from_yg" not in printed and "G.128" not in printed
+
+
+def test_kernel_without_triton_says_so(files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(SystemExit, match=r"edgeconnect-lite: compiling a kernel needs Triton, which is not installed"):
+        main(["kernel", "--json", "kernel.json"])
+    assert not (files / "kernel.json").exists()
+
+
 @pytest.mark.parametrize("words, wanted", [
+    (["kernel", "--targets", "70"], "target is 70; wanted 75, 80, 86, 89, 90, 100, 120"),
+    (["kernel", "--kernels", "backward_from_yg", "--bias"], "no kernel is left to compile"),
+    (["kernel", "--json", "a.txt"], "wanted an ending of .json"),
     (["demo", "--photo", "500", "--out", "a.png"], "--photo is 500; wanted 0 to 499"),
     (["demo", "--out", "none/a.png"], "there is no folder none"),
     (["evaluate", "--limit", "0"], "--limit is 0; wanted at least 1"),

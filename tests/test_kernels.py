@@ -16,8 +16,8 @@ from edgeconnect_kernels import (
     gated_elu_reference_backward,
     gated_elu_reference_backward_from_yg,
 )
-from helpers import few, run_python, same, seeded
 from functorch.compile import make_boxed_func
+from helpers import few, run_python, same, seeded
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._dynamo.backends.common import aot_autograd

@@ -9,6 +9,7 @@ On a GPU the two special functions are the hardware's own, by inline PTX. Their 
 "rcp"): ex2.approx.ftz has a relative error below 2^-22, rcp.approx.ftz one of 1 ulp; both flush numbers below 2^-126.
 `HARDWARE` is False in Triton's interpreter, which knows no PTX.
 """
+# pyright: reportGeneralTypeIssues=false
 
 import os
 
@@ -76,8 +77,10 @@ def _locate(run, C: tl.constexpr, CHANNELS_LAST: tl.constexpr, BLOCK: tl.constex
     if CHANNELS_LAST:
         PIECE: tl.constexpr = BLOCK // C * C
         start = tl.program_id(0).to(tl.int64) * PIECE
-        gate = 2 * start + (lane // C * C + lane)  # before pixel p lie p * C features besides the p * C gates
-        return gate, tl.cast(C, tl.int64), start + lane, lane % C, (lane < PIECE) & (lane < run - start)
+        pixel, channel = lane // C, lane % C
+        gate = 2 * start + (pixel * (2 * C) + channel)
+        y = start + (pixel * C + channel)  # is start + lane; written so, threads get equal shares of x and of y
+        return gate, tl.cast(C, tl.int64), y, channel, (lane < PIECE) & (lane < run - start)
     else:
         start = tl.program_id(0).to(tl.int64) * BLOCK
         plane = tl.program_id(1)
@@ -156,26 +159,32 @@ def _launch(
     More planes than the grid's limit of 65,535 go in parts. Small planes get small programs, or threads would idle.
     """
     n, c, h, w = y.shape
-    vector = 16 // y.element_size()
+    vector = 16 // y.element_size()  # elements in 128 bits
     block = block or (65_536 if INTERPRETED else 128 * vector)
-    options = {"CHANNELS_LAST": not y.is_contiguous(), "HARDWARE": not INTERPRETED, "enable_fp_fusion": True}
-    if options["CHANNELS_LAST"]:
-        block = max(block, triton.next_power_of_2(c))
-        run, part = n * h * w * c, n
+    last = not y.is_contiguous()
+    if last:
+        block = max(block, _power_of_2(c))
+        run, grid, part = y.numel(), (triton.cdiv(y.numel(), block // c * c),), n
     else:
         c, run = (1, c * h * w) if bias is None else (c, h * w)  # without a bias a picture is one long plane
-        block = min(block, max(32 * vector, triton.next_power_of_2(run)))
-        part = 65_535 // c
+        block = min(block, max(32 * vector, _power_of_2(run)))
+        grid, part = (triton.cdiv(run, block),), 65_535 // c
+    options = {"num_warps": max(1, min(8, block // (32 * vector))), "enable_fp_fusion": True}
     for first in range(0, n, part):
         pointers = [t if t is None or t is bias else t[first : first + part] for t in tensors]
-        planes = min(part, n - first) * c
-        grid = (triton.cdiv(run, block // c * c),) if options["CHANNELS_LAST"] else (triton.cdiv(run, block), planes)
-        kernel[grid](
-            *pointers, run, alpha, C=c, BLOCK=block, num_warps=max(1, min(8, block // (32 * vector))), **options
-        )
+        planes = () if last else (min(part, n - first) * c,)
+        with torch.cuda.device_of(y):  # Triton launches on the current device, which need not be the tensor's
+            kernel[grid + planes](
+                *pointers, run, alpha, C=c, CHANNELS_LAST=last, HARDWARE=not INTERPRETED, BLOCK=block, **options
+            )
 
 
-# tensors of all three: float32, float16 or bfloat16, all contiguous or all channels_last; bias (2C,) of x's type or float32
+def _power_of_2(number: int) -> int:
+    """The least that is not below number."""
+    return 1 << (number - 1).bit_length()
+
+
+# Tensors: float32, float16 or bfloat16, all contiguous or all channels_last. bias: (2C,), of x's dtype or float32.
 
 
 def forward(

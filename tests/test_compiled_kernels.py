@@ -1,0 +1,257 @@
+"""The compiled Triton kernels, run by ptx.py on a CPU: their values, their bounds, and mutants that must fail.
+
+Values are judged on the kernel's own (rounded) inputs, against float64, for |f|, |g| <= 4: with 16 bits nearly all must be
+the rounded reference and the others its neighbours; float32 must keep to 1e-6 of |reference| + |dy| s (alpha + |f|), the
+scale of what is multiplied (|y| for |f| from (y, g); dy = 1 forward), even when every special function of the hardware
+errs by all that its documentation allows.
+"""
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+import edgeconnect_kernels
+import numpy as np
+import pytest
+import torch
+from edgeconnect_kernels.ptx import Memory, PTXError, launch
+from edgeconnect_kernels.report import Variant, compile_variant
+from edgeconnect_kernels.stored import VARIANTS, bare, stored_ptx
+from helpers import seeded
+from test_kernels import formulas, needs_triton
+
+ALPHA = 0.7
+EQUAL = {"bfloat16": 0.9999, "float16": 0.999}  # share of elements
+BLOCK = {"bfloat16": 1024, "float16": 1024, "float32": 512}
+KERNELS = ("forward", "backward_from_x", "backward_from_yg")
+
+
+def inputs(variant: Variant, n: int, c: int, pixels: int) -> dict[str, torch.Tensor]:
+    """Tensors of a launch: x (N, 2C, 1, P) uniform in [-4, 4], dy normal, bias, and y and gate as forward makes them."""
+    dtype = getattr(torch, variant.dtype)
+    layout = torch.channels_last if variant.layout == "channels_last" else torch.contiguous_format
+    uniform = torch.rand(n, 2 * c, 1, pixels, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = (8 * uniform - 4).to(dtype).contiguous(memory_format=layout)
+    bias = seeded(2 * c, seed=2, dtype=dtype) if variant.bias else None
+    y = torch.from_numpy(formulas(x, torch.zeros(()), ALPHA, 0.0 if bias is None else bias)[0])
+    gate = x[:, :c].double() + (0.0 if bias is None else bias[:c].double().view(1, -1, 1, 1))
+    dy = seeded(n, c, 1, pixels, seed=3, dtype=dtype)
+    made = {"x": x, "dy": dy, "y": y.to(dtype), "gate": gate.to(dtype)}
+    return {name: t.contiguous(memory_format=layout) for name, t in made.items()} | (
+        {"bias": bias} if variant.bias else {}
+    )
+
+
+def reference(kernel: str, given: dict[str, torch.Tensor]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Each output in float64, and the scale that float32's error is judged by."""
+    dy = given["dy"].double().numpy()
+    if kernel == "backward_from_yg":
+        y, g = given["y"].double().numpy(), given["gate"].double().numpy()
+        s, rest = 1 / (1 + np.exp(-g)), 1 / (1 + np.exp(g))
+        dx = np.concatenate([dy * y * rest, dy * np.where(y > 0, s, y + ALPHA * s)], axis=1)
+        size = np.abs(y)
+    else:
+        bias = given.get("bias", 0.0)
+        y, dx = formulas(given["x"], dy, ALPHA, bias)
+        wide = given["x"].double().numpy() + np.asarray(torch.as_tensor(bias).double()).reshape(-1, 1, 1)
+        g, f = np.split(wide, 2, axis=1)
+        s, size = 1 / (1 + np.exp(-g)), np.abs(f)
+        if kernel.startswith("forward"):
+            return {"y": y, "gate": g}, {"y": np.abs(y) + s * (ALPHA + size), "gate": np.abs(g)}
+    scale = np.tile(np.abs(dy) * s * (ALPHA + size), (1, 2, 1, 1))
+    return {"dx": dx}, {"dx": np.abs(dx) + scale}
+
+
+def run(variant: Variant, ptx: str, given: dict[str, torch.Tensor], **options) -> dict[str, torch.Tensor]:
+    """Launch as triton_gated_elu._launch does. Returns the kernel's outputs, which it must have written whole."""
+    n, c, _, pixels = given["dy"].shape
+    last = variant.layout == "channels_last"
+    out = {"y": torch.empty_like(given["y"]), "gate": torch.empty_like(given["y"]), "dx": torch.empty_like(given["x"])}
+    wanted = {"forward": ["y"], "forward_keeping_gate": ["y", "gate"]}.get(variant.kernel, ["dx"])
+    names = {"backward_from_x": ["dy", "x", "bias"], "backward_from_yg": ["dy", "y", "gate"]}.get(
+        variant.kernel, ["x", "bias"]
+    )
+    memory = Memory()
+    reads = [memory.map(None, given[name], writable=False) for name in names if name in given]
+    writes = [memory.map(None, out[name], initialised=False) for name in wanted]
+    block = BLOCK[variant.dtype]
+    if last:
+        length, grid = n * pixels * c, (-(-n * pixels * c // (block // c * c)),)
+    else:
+        length, planes = (pixels, n * c) if variant.bias else (c * pixels, n)
+        grid = (-(-length // block), planes)
+    launch(ptx, grid, [*reads, *writes, length, ALPHA], memory=memory, **options)
+    return {name: out[name] for name in wanted}
+
+
+def judge(variant: Variant, given: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+    wanted, scale = reference(variant.kernel, given)
+    for name, value in found.items():
+        if variant.dtype == "float32":
+            error = np.abs(value.double().numpy() - wanted[name])
+            assert (error <= 1e-6 * scale[name]).all(), f"{name}: {(error / scale[name]).max():.2g} of the scale"
+            continue
+        rounded = torch.from_numpy(wanted[name]).to(value.dtype)
+        equal = (value == rounded).double().mean().item()
+        assert equal >= EQUAL[variant.dtype], f"{name}: {1 - equal:.2g} of the elements are not the rounded reference"
+        assert neighbours(value, rounded), f"{name} is more than 1 ulp away"
+
+
+def neighbours(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether all pairs of 16-bit floats are at most one step apart."""
+
+    def steps(value):
+        bits = value.contiguous().view(torch.int16).int()
+        return torch.where(bits < 0, -(bits & 0x7FFF), bits)
+
+    return (steps(a) - steps(b)).abs().max().item() <= 1
+
+
+@cache
+def fresh_ptx(variant: Variant) -> str:
+    return compile_variant(variant).ptx
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v.kernel}-{v.dtype}-sm_{v.target}")
+def test_the_stored_kernels_compute_what_they_should(variant):
+    """Two pictures of 24 * 2,050 elements: multiples of 16, with a tail of 48."""
+    given = inputs(variant, 2, 24, 2050)
+    for options in (
+        ({}, {"error": 1.0}, {"error": -1.0}, {"error": 1.0, "seed": 0}) if variant.dtype == "float32" else ({},)
+    ):
+        judge(variant, given, run(variant, stored_ptx(variant), given, **options))
+
+
+def test_the_stored_kernels_are_these_kernels():
+    """Other versions of Triton may write other PTX; with the pinned one it is the same, letter by letter."""
+    triton = pytest.importorskip("triton")
+    pinned = (Path(__file__).parents[1] / "constraints.txt").read_text()
+    if f"triton=={triton.__version__}\n" not in pinned:
+        pytest.skip(f"the stored PTX is of constraints.txt's triton; here is {triton.__version__}")
+    for variant in VARIANTS:
+        assert stored_ptx(variant) == bare(fresh_ptx(variant)), f"run python -m edgeconnect_kernels.stored: {variant}"
+
+
+def test_a_kernel_that_is_not_stored_is_named():
+    with pytest.raises(ValueError, match=r"channels_last.* is not stored"):
+        stored_ptx(Variant("forward", layout="channels_last"))
+
+
+ODD = [Variant(k, d, t, aligned=False) for k in KERNELS for d in BLOCK for t in (75, 80, 90, 100)]
+OTHERS = [
+    Variant(kernel, dtype, 90, layout, bias, aligned)
+    for kernel in KERNELS
+    for dtype in BLOCK
+    for layout, bias, aligned in (
+        ("contiguous", True, True),
+        ("channels_last", False, True),
+        ("channels_last", True, True),
+        ("channels_last", False, False),
+    )
+    if not (bias and kernel == "backward_from_yg")
+]
+
+
+@needs_triton
+@pytest.mark.parametrize("variant", ODD + OTHERS, ids=lambda v: "-".join(map(str, vars(v).values())))
+def test_odd_sizes_both_memory_formats_and_a_bias(variant):
+    """Odd: 8,799 elements a picture. Else a tail of some elements, and with a bias several planes or pixels a program."""
+    if variant.layout == "channels_last":
+        given = inputs(variant, 2, 64 if variant.aligned else 63, 139)
+    else:
+        given = inputs(variant, 3, 64, 1072) if variant.bias else inputs(variant, 3, 7, 1257)
+    judge(variant, given, run(variant, fresh_ptx(variant), given))
+
+
+def last_program(variant: Variant, ptx: str) -> None:
+    """The last program of a launch on an x of 8.6e9 elements, of which only what it should touch exists."""
+    block, last = BLOCK[variant.dtype], variant.layout == "channels_last"
+    c, n, pixels = (64, 1025, 65_536) if last else (1, 1025, 4_194_304)
+    assert 2 * c * n * pixels > 2**33
+    given = inputs(variant, 1, c, block // c)  # the last pixels, or the last piece of the last picture
+    out = {"y": torch.empty_like(given["y"]), "dx": torch.empty_like(given["x"])}
+    memory, size = Memory(), given["x"].element_size()
+
+    def packed(address, tensor, **options):
+        if last:
+            memory.map(address + 2 * (n * pixels * c - block) * size, tensor, **options)
+        else:
+            end = address + 2 * n * pixels * size
+            memory.map(end - (pixels + block) * size, tensor[:, :1], **options)
+            memory.map(end - block * size, tensor[:, 1:], **options)
+
+    def half(address, tensor, **options):
+        memory.map(address + (n * pixels * c - block) * size, tensor, **options)
+
+    bases = [2**40, 2**42, 2**44, 2**46]
+    if variant.kernel == "forward":
+        packed(bases[0], given["x"])
+        half(bases[1], out["y"], initialised=False)
+    else:
+        half(bases[0], given["dy"])
+        if variant.kernel == "backward_from_x":
+            packed(bases[1], given["x"])
+        else:
+            half(bases[1], given["y"])
+            half(bases[2], given["gate"])
+        packed(bases[2 if variant.kernel == "backward_from_x" else 3], out["dx"], initialised=False)
+    pointers = bases[: {"forward": 2, "backward_from_x": 3}.get(variant.kernel, 4)]
+    run, grid = (n * pixels * c, (n * pixels * c // block,)) if last else (pixels, (pixels // block, n))
+    launch(ptx, grid, [*pointers, run, ALPHA], [tuple(size - 1 for size in grid)], memory)
+    name = "y" if variant.kernel == "forward" else "dx"
+    assert torch.isfinite(out[name]).all()
+    wanted = torch.from_numpy(reference(variant.kernel, given)[0][name]).to(out[name].dtype)
+    torch.testing.assert_close(out[name], wanted, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("target", [75, 80, 90, 100])
+def test_offsets_do_not_wrap_in_a_tensor_of_8_600_000_000_elements(kernel, target):
+    variant = Variant(kernel, "bfloat16", target)
+    last_program(variant, stored_ptx(variant))
+
+
+@needs_triton
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_nor_in_a_channels_last_one(kernel):
+    variant = Variant(kernel, layout="channels_last")
+    last_program(variant, compile_variant(variant, wide=True).ptx)
+
+
+MUTANTS = {
+    "halves swapped": (
+        ("g = _load(x_ptr, x_i, ", "g = _load(x_ptr, x_i + feature, "),
+        ("f = _load(x_ptr, x_i + feature, ", "f = _load(x_ptr, x_i, "),
+        ("tl.store(dx_ptr + x_i, dg", "tl.store(dx_ptr + x_i, df"),
+    ),
+    "tail mask dropped": (("plane % C, lane < run - start", "plane % C, lane < BLOCK"),),
+    "32-bit offsets": ((".to(tl.int64)", ""), ("tl.cast(run, tl.int64)", "run")),
+    "sigmoid without the minus": (("g * -LOG2E", "g * LOG2E"),),
+}
+
+
+@needs_triton
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_mutants_fail(monkeypatch, tmp_path, kernel, mutant):
+    source = Path(edgeconnect_kernels.__file__).with_name("triton_gated_elu.py").read_text()
+    for old, new in MUTANTS[mutant]:
+        assert old in source
+        source = source.replace(old, new)
+    file = tmp_path / "mutant.py"
+    file.write_text(source)
+    spec = importlib.util.spec_from_file_location("mutant", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(edgeconnect_kernels, "triton_gated_elu", module, raising=False)
+    variant = Variant(kernel)
+    ptx = compile_variant(variant).ptx
+    with pytest.raises((AssertionError, PTXError)):
+        given = inputs(variant, 2, 24, 2050)
+        judge(variant, given, run(variant, ptx, given))
+        last_program(variant, ptx)
+
+
+def test_the_kernel_file_is_one_page():
+    file = Path(edgeconnect_kernels.__file__).with_name("triton_gated_elu.py")
+    assert len(file.read_text().splitlines()) <= 250
