@@ -273,8 +273,10 @@ def _triton() -> ModuleType:
     except ImportError:
         raise RuntimeError(
             f"compiling a kernel needs Triton, which is not installed (it has no package for {sys.platform} but for Linux); "
-            "the stored PTX of the kernels can be run without it: edgeconnect_kernels.ptx"
+            "the stored PTX of the kernels can be run without it: edgeconnect_kernels.stored and .ptx"
         ) from None
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):
+        raise RuntimeError(f"compiling a kernel without a GPU needs Triton 3.3 or newer; here is {triton.__version__}")
     return triton
 
 
