@@ -20,6 +20,7 @@ class GatedConv2d(nn.Module):
     (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)). state_dict: conv.weight
     (2 * out_channels, in_channels, k, k), gate half first, and conv.bias. `save` may be set at any time: "yg" keeps
     the output and the gates for the backward pass instead of the convolution's result, a third less memory in a chain.
+    Hooks belong on this layer: `conv` only holds the parameters, and is not called.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1):

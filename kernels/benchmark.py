@@ -3,10 +3,11 @@
     python kernels/benchmark.py --out runs/kernel [--compile] [--threads 2]
 
 Times are medians of rounds in which all implementations take turns. Writes times.csv, memory.csv and times.png.
+Gigabytes a second count what has to be moved at least (3 tensors of y's size forward, 8 for both passes), not what an
+implementation does move, and are set against those of a copy, measured in the same run.
 
 On a GPU: forward, and both passes, of each gated layer of ImageGenerator at 256 px, batch 16, three dtypes, both memory
-formats; gigabytes a second count what must be moved (3 tensors of y's size forward, 8 for both passes) and are set against
-those of a copy, measured in the same run. Small layers are bound by the time of a launch, whatever the kernel.
+formats, with and without a bias, torch.compile among them; peak memory. Small layers are bound by the time of a launch.
 On a CPU: one layer of y (8, 128, 128, 128) in float32, and the bytes that a training step keeps.
 """
 
@@ -15,6 +16,7 @@ import csv
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -33,7 +35,8 @@ Row = dict[str, str | int | float]
 
 
 def eager(x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """As plain autograd has it; the convolution has added the bias."""
+    """As plain autograd has it."""
+    x = x if bias is None else x + bias.view(1, -1, 1, 1)
     gate, feature = x.chunk(2, dim=1)
     return torch.sigmoid(gate) * F.elu(feature)
 
@@ -42,14 +45,17 @@ def eager_layer(self: GatedConv2d, x: Tensor) -> Tensor:
     return eager(self.conv(x))
 
 
-def implementations(compiled: bool) -> dict[str, Callable]:
+def implementations(compiled: bool) -> dict[str, Callable[[Tensor, Tensor | None], Tensor]]:
     found: dict[str, Callable] = {
         "eager": eager,
-        "composite": lambda x: gated_elu(x, impl="torch"),
-        "gated_elu, save x": lambda x: gated_elu(x),
-        "gated_elu, save yg": lambda x: gated_elu(x, save="yg"),
+        "composite": partial(gated_elu, impl="torch"),
+        "gated_elu, save x": gated_elu,
+        "gated_elu, save yg": partial(gated_elu, save="yg"),
     }
-    return found | ({"torch.compile": torch.compile(eager)} if compiled else {})
+    if compiled:
+        torch.compiler.reset()  # else the ninth shape, and all after it, would silently run uncompiled
+        found["torch.compile"] = torch.compile(eager, dynamic=False, fullgraph=True)
+    return found
 
 
 def median_seconds(works: dict[str, Callable], device: str, rounds: int = 15, least: float = 0.02) -> dict[str, float]:
@@ -90,27 +96,29 @@ def layer_sizes(side: int, batch: int) -> list[tuple[int, int, int, int]]:
     return list(dict.fromkeys(sizes))
 
 
-def time_layer(shape, dtype: torch.dtype, form: str, device: str, compiled: bool) -> list[Row]:
+def time_layer(shape, dtype: torch.dtype, form: str, with_bias: bool, device: str, compiled: bool) -> list[Row]:
     """Rows of one layer: both kinds of pass by every implementation, and a copy of as many bytes."""
     n, c, h, w = shape
     layout = {"device": device, "memory_format": FORMATS[form]}
     x = torch.randn(n, 2 * c, h, w).to(dtype).to(**layout).requires_grad_()
     dy = torch.randn(shape).to(dtype).to(**layout)
+    bias = torch.randn(2 * c, dtype=dtype, device=device, requires_grad=True) if with_bias else None
+    leaves = [x] if bias is None else [x, bias]
     rows = []
     for passes, moved in MOVED.items():
-        works = {"copy": lambda: x.detach().clone()}  # reads and writes x: 4 tensors of y's size
+        works: dict[str, Callable] = {"copy": lambda: x.detach().clone()}  # reads and writes x: 4 tensors of y's size
         for name, work in implementations(compiled).items():
-            works[name] = (
-                (lambda work=work: work(x))
-                if passes == "forward"
-                else (lambda work=work: torch.autograd.grad(work(x), x, dy))
-            )
+            if passes == "forward":
+                works[name] = partial(work, x, bias)
+            else:
+                works[name] = lambda work=work: torch.autograd.grad(work(x, bias), leaves, dy)
         times = median_seconds(works, device)
         rates = {name: (4 if name == "copy" else moved) * dy.nbytes / seconds / 1e9 for name, seconds in times.items()}
         rows += [
             {"pass": passes, "implementation": name, "dtype": str(dtype).removeprefix("torch."), "format": form}
-            | {"shape": "x".join(map(str, shape)), "elements": dy.numel(), "milliseconds": round(1e3 * times[name], 4)}
-            | {"gigabytes_per_second": round(rates[name], 1), "share_of_copy": round(rates[name] / rates["copy"], 3)}
+            | {"shape": "x".join(map(str, shape)), "bias": "bias" if with_bias else "no bias", "elements": dy.numel()}
+            | {"milliseconds": round(1e3 * times[name], 4), "gigabytes_per_second": round(rates[name], 1)}
+            | {"share_of_copy": round(rates[name] / rates["copy"], 3)}
             | {"of_eager": round(times[name] / times["eager"], 3)}
             for name in works
         ]
@@ -133,11 +141,14 @@ def kept_megabytes(network: nn.Module, x: Tensor) -> float:
 
 
 def peak_megabytes(network: nn.Module, x: Tensor) -> float:
-    """The GPU memory that one training step needs at its peak, beyond what is there before it."""
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    network(x).square().mean().backward()
+    """The GPU memory that a training step needs at its peak, beyond what is there before it: of the second step."""
+    before = 0
+    for _ in range(2):
+        network.zero_grad(set_to_none=True)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        network(x).square().mean().backward()
     torch.cuda.synchronize()
     return (torch.cuda.max_memory_allocated() - before) / 2**20
 
@@ -165,14 +176,14 @@ def plot(rows: list[Row], device: str) -> Figure:
     """On a GPU the share of a copy's bandwidth over the size, in bfloat16; on a CPU the times of the one layer."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, passes in zip(figure.subplots(1, 2), MOVED):
-        chosen = [row for row in rows if row["pass"] == passes]
+        chosen = [row for row in rows if row["pass"] == passes and row["bias"] == "no bias"]
         names = dict.fromkeys(str(row["implementation"]) for row in chosen)
         if device == "cuda":
             for name in names:
                 points = sorted(
                     (row["elements"], row["share_of_copy"])
                     for row in chosen
-                    if row["implementation"] == name and row["dtype"] == "bfloat16" and row["format"] == "contiguous"
+                    if (row["implementation"], row["dtype"], row["format"]) == (name, "bfloat16", "contiguous")
                 )
                 axes.plot(*zip(*points), marker="o", label=name)
             axes.set(xscale="log", xlabel="elements of y", ylabel="share of a copy's bandwidth", title=passes)
@@ -197,9 +208,7 @@ def write(path: Path, rows: list[Row]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables and the plot")
-    parser.add_argument(
-        "--compile", action="store_true", help="time torch.compile as well (on a CPU it needs a C++ compiler)"
-    )
+    parser.add_argument("--compile", action="store_true", help="time torch.compile on a CPU, too (it needs g++)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -216,7 +225,8 @@ def main() -> None:
         for dtype in dtypes
         for form in FORMATS
         if device == "cuda" or form == "contiguous"
-        for row in time_layer(shape, dtype, form, device, arguments.compile)
+        for with_bias in (False, True)
+        for row in time_layer(shape, dtype, form, with_bias, device, arguments.compile or device == "cuda")
     ]
     write(arguments.out / "times.csv", times)
     plot(times, device).savefig(arguments.out / "times.png", dpi=120)

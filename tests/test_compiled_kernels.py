@@ -21,7 +21,8 @@ from helpers import seeded
 from test_kernels import formulas, needs_triton
 
 ALPHA = 0.7
-EQUAL = {"bfloat16": 0.9999, "float16": 0.999}  # share of elements
+LIMIT = {"bfloat16": 1e-4, "float16": 1e-3, "float32": 1e-6}  # share of elements that differ; error over scale
+ERRORS = ({}, {"error": 1.0}, {"error": -1.0}, {"error": 1.0, "seed": 0})  # of the hardware's approximations
 BLOCK = {"bfloat16": 1024, "float16": 1024, "float32": 512}
 KERNELS = ("forward", "backward_from_x", "backward_from_yg")
 
@@ -32,7 +33,7 @@ def inputs(variant: Variant, n: int, c: int, pixels: int) -> dict[str, torch.Ten
     layout = torch.channels_last if variant.layout == "channels_last" else torch.contiguous_format
     uniform = torch.rand(n, 2 * c, 1, pixels, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     x = (8 * uniform - 4).to(dtype).contiguous(memory_format=layout)
-    bias = seeded(2 * c, seed=2, dtype=dtype) if variant.bias else None
+    bias = seeded(2 * c, seed=2, dtype=torch.float32 if variant.wide_bias else dtype) if variant.bias else None
     y = torch.from_numpy(formulas(x, torch.zeros(()), ALPHA, 0.0 if bias is None else bias)[0])
     gate = x[:, :c].double() + (0.0 if bias is None else bias[:c].double().view(1, -1, 1, 1))
     dy = seeded(n, c, 1, pixels, seed=3, dtype=dtype)
@@ -84,17 +85,21 @@ def run(variant: Variant, ptx: str, given: dict[str, torch.Tensor], **options) -
     return {name: out[name] for name in wanted}
 
 
-def judge(variant: Variant, given: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+def judge(variant: Variant, given: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> float:
+    """Returns the largest error over the scale (float32), or the share of elements that are not the rounded reference."""
     wanted, scale = reference(variant.kernel, given)
+    worst = 0.0
     for name, value in found.items():
         if variant.dtype == "float32":
-            error = np.abs(value.double().numpy() - wanted[name])
-            assert (error <= 1e-6 * scale[name]).all(), f"{name}: {(error / scale[name]).max():.2g} of the scale"
-            continue
-        rounded = torch.from_numpy(wanted[name]).to(value.dtype)
-        equal = (value == rounded).double().mean().item()
-        assert equal >= EQUAL[variant.dtype], f"{name}: {1 - equal:.2g} of the elements are not the rounded reference"
-        assert neighbours(value, rounded), f"{name} is more than 1 ulp away"
+            off = (np.abs(value.double().numpy() - wanted[name]) / scale[name]).max()
+            assert off <= LIMIT["float32"], f"{name}: {off:.2g} of the scale"
+        else:
+            rounded = torch.from_numpy(wanted[name]).to(value.dtype)
+            off = (value != rounded).double().mean().item()
+            assert off <= LIMIT[variant.dtype], f"{name}: {off:.2g} of the elements are not the rounded reference"
+            assert neighbours(value, rounded), f"{name} is more than 1 ulp away"
+        worst = max(worst, off)
+    return worst
 
 
 def neighbours(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -116,9 +121,7 @@ def fresh_ptx(variant: Variant) -> str:
 def test_the_stored_kernels_compute_what_they_should(variant):
     """Two pictures of 24 * 2,050 elements: multiples of 16, with a tail of 48."""
     given = inputs(variant, 2, 24, 2050)
-    for options in (
-        ({}, {"error": 1.0}, {"error": -1.0}, {"error": 1.0, "seed": 0}) if variant.dtype == "float32" else ({},)
-    ):
+    for options in ERRORS if variant.dtype == "float32" else ERRORS[:1]:
         judge(variant, given, run(variant, stored_ptx(variant), given, **options))
 
 
@@ -139,14 +142,16 @@ def test_a_kernel_that_is_not_stored_is_named():
 
 ODD = [Variant(k, d, t, aligned=False) for k in KERNELS for d in BLOCK for t in (75, 80, 90, 100)]
 OTHERS = [
-    Variant(kernel, dtype, 90, layout, bias, aligned)
+    Variant(kernel, dtype, 90, layout, bias, aligned, wide)
     for kernel in KERNELS
     for dtype in BLOCK
-    for layout, bias, aligned in (
-        ("contiguous", True, True),
-        ("channels_last", False, True),
-        ("channels_last", True, True),
-        ("channels_last", False, False),
+    for layout, bias, aligned, wide in (
+        ("contiguous", True, True, False),
+        ("contiguous", True, True, True),
+        ("channels_last", False, True, False),
+        ("channels_last", True, True, False),
+        ("channels_last", True, True, True),
+        ("channels_last", False, False, False),
     )
     if not (bias and kernel == "backward_from_yg")
 ]
@@ -155,18 +160,22 @@ OTHERS = [
 @needs_triton
 @pytest.mark.parametrize("variant", ODD + OTHERS, ids=lambda v: "-".join(map(str, vars(v).values())))
 def test_odd_sizes_both_memory_formats_and_a_bias(variant):
-    """Odd: 8,799 elements a picture. Else a tail of some elements, and with a bias several planes or pixels a program."""
+    """Odd: 61,593 elements a picture. Else a tail of some elements, and with a bias several planes or pixels a program."""
+    given = other_inputs(variant)
+    for options in ERRORS if variant.dtype == "float32" else ERRORS[:1]:
+        judge(variant, given, run(variant, fresh_ptx(variant), given, **options))
+
+
+def other_inputs(variant: Variant) -> dict[str, torch.Tensor]:
     if variant.layout == "channels_last":
-        given = inputs(variant, 2, 64 if variant.aligned else 63, 139)
-    else:
-        given = inputs(variant, 3, 64, 1072) if variant.bias else inputs(variant, 3, 7, 1257)
-    judge(variant, given, run(variant, fresh_ptx(variant), given))
+        return inputs(variant, 2, 64 if variant.aligned else 63, 1390)
+    return inputs(variant, 3, 64, 1072) if variant.bias else inputs(variant, 3, 49, 1257)
 
 
-def last_program(variant: Variant, ptx: str) -> None:
+def last_program(variant: Variant, ptx: str, pictures: int = 1025) -> None:
     """The last program of a launch on an x of 8.6e9 elements, of which only what it should touch exists."""
     block, last = BLOCK[variant.dtype], variant.layout == "channels_last"
-    c, n, pixels = (64, 1025, 65_536) if last else (1, 1025, 4_194_304)
+    c, n, pixels = (64, 1025, 65_536) if last else (1, pictures, 2**32 // pictures // 1024 * 1024 + 4096)
     assert 2 * c * n * pixels > 2**33
     given = inputs(variant, 1, c, block // c)  # the last pixels, or the last piece of the last picture
     out = {"y": torch.empty_like(given["y"]), "dx": torch.empty_like(given["x"])}
@@ -213,19 +222,26 @@ def test_offsets_do_not_wrap_in_a_tensor_of_8_600_000_000_elements(kernel, targe
 
 @needs_triton
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_nor_in_a_channels_last_one(kernel):
-    variant = Variant(kernel, layout="channels_last")
-    last_program(variant, compile_variant(variant, wide=True).ptx)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_nor_in_one_picture_of_that_size_nor_in_a_channels_last_tensor(kernel, layout):
+    variant = Variant(kernel, layout=layout)
+    last_program(variant, compile_variant(variant, wide=True).ptx, pictures=1)
 
 
 MUTANTS = {
     "halves swapped": (
-        ("g = _load(x_ptr, x_i, ", "g = _load(x_ptr, x_i + feature, "),
-        ("f = _load(x_ptr, x_i + feature, ", "f = _load(x_ptr, x_i, "),
-        ("tl.store(dx_ptr + x_i, dg", "tl.store(dx_ptr + x_i, df"),
+        ("g = _load(x_ptr, gate_i, ", "g = _load(x_ptr, gate_i + to_feature, "),
+        ("f = _load(x_ptr, gate_i + to_feature, ", "f = _load(x_ptr, gate_i, "),
+        ("tl.store(dx_ptr + gate_i, dg", "tl.store(dx_ptr + gate_i, DF"),
+        ("tl.store(dx_ptr + gate_i + to_feature, df", "tl.store(dx_ptr + gate_i + to_feature, dg"),
+        ("gate_i, DF", "gate_i, df"),
     ),
-    "tail mask dropped": (("plane % C, lane < run - start", "plane % C, lane < BLOCK"),),
-    "32-bit offsets": ((".to(tl.int64)", ""), ("tl.cast(run, tl.int64)", "run")),
+    "tail mask dropped": (
+        ("plane % C, lane < run - start", "plane % C, lane < BLOCK"),
+        ("(lane < PIECE) & (lane < run - start)", "lane < PIECE"),
+    ),
+    "32-bit offsets of planes": (("tl.cast(run, tl.int64)", "run"), ("2 * start + ", "(2 * start).to(tl.int32) + ")),
+    "32-bit offsets in a plane": (("tl.program_id(0).to(tl.int64)", "tl.program_id(0)"),),
     "sigmoid without the minus": (("g * -LOG2E", "g * LOG2E"),),
 }
 
@@ -233,7 +249,8 @@ MUTANTS = {
 @needs_triton
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_mutants_fail(monkeypatch, tmp_path, kernel, mutant):
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_mutants_fail(monkeypatch, tmp_path, kernel, mutant, layout):
     source = Path(edgeconnect_kernels.__file__).with_name("triton_gated_elu.py").read_text()
     for old, new in MUTANTS[mutant]:
         assert old in source
@@ -244,14 +261,29 @@ def test_mutants_fail(monkeypatch, tmp_path, kernel, mutant):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(edgeconnect_kernels, "triton_gated_elu", module, raising=False)
-    variant = Variant(kernel)
+    variant = Variant(kernel, layout=layout)
     ptx = compile_variant(variant).ptx
     with pytest.raises((AssertionError, PTXError)):
-        given = inputs(variant, 2, 24, 2050)
+        given = inputs(variant, 2, 64, 1043)
         judge(variant, given, run(variant, ptx, given))
-        last_program(variant, ptx)
+        if layout == "contiguous":
+            last_program(variant, ptx)
+        last_program(variant, compile_variant(variant, wide=True).ptx, pictures=1)
 
 
 def test_the_kernel_file_is_one_page():
     file = Path(edgeconnect_kernels.__file__).with_name("triton_gated_elu.py")
     assert len(file.read_text().splitlines()) <= 250
+
+
+if __name__ == "__main__":  # the table of kernels/README.md
+    worst: dict[tuple[str, str], float] = {}
+    for variant in VARIANTS + ODD + OTHERS:
+        stored = variant in VARIANTS
+        given = inputs(variant, 2, 24, 2050) if stored else other_inputs(variant)
+        ptx = stored_ptx(variant) if stored else fresh_ptx(variant)
+        key = variant.kernel, variant.dtype
+        for options in ERRORS if variant.dtype == "float32" else ERRORS[:1]:
+            worst[key] = max(worst.get(key, 0.0), judge(variant, given, run(variant, ptx, given, **options)))
+    for key, off in worst.items():
+        print(*key, f"{off:.1e}")

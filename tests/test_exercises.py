@@ -1,5 +1,6 @@
 """The exercises: solutions pass, stubs pass unattempted, and the usual wrong answers each get their own message."""
 
+import linecache
 import runpy
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from edgeconnect_kernels.gated_elu import HAS_TRITON
 
 from edgeconnect_lite import exercises, known_edges, losses, to_gray, true_edges
 
@@ -18,6 +20,9 @@ LESSONS = {
     },
     "02_gated_convolution": {
         "gated_activation": "gated_activation", "gated_backward": "gated_backward", "residual_block": "residual_block",
+    },
+    "03_fused_gated_elu": {
+        "bytes_moved": "bytes_moved", "backward_from_yg": "backward_from_yg", "biased_kernel": "fused_bias",
     },
     "04_unet_generators": {
         "padded_size": "padding", "receptive_field": "receptive_field", "step_up": "step_up",
@@ -33,6 +38,11 @@ def checker(name):
     return getattr(exercises, f"check_{name}")
 
 
+def needs_triton(check):
+    if check == "fused_bias" and not HAS_TRITON:
+        pytest.skip("Triton is missing")
+
+
 def test_every_checker_and_every_solution_is_listed():
     assert {check for _, _, check in PAIRS} == {n[6:] for n in vars(exercises) if n.startswith("check_")}
     assert sorted(LESSONS) == sorted(path.stem for path in SOLUTIONS.glob("*.py"))
@@ -40,6 +50,7 @@ def test_every_checker_and_every_solution_is_listed():
 
 @pytest.mark.parametrize("lesson, name, check", PAIRS)
 def test_the_solution_is_correct(lesson, name, check, capsys):
+    needs_triton(check)
     checker(check)(runpy.run_path(str(SOLUTIONS / f"{lesson}.py"))[name])
     assert capsys.readouterr().out == "correct\n"
 
@@ -87,6 +98,34 @@ def _backward(x, dy, d_gate=True, elu_slope=True, swap=False, where=True):
     slope = torch.where(feature > 0, 1.0, feature.exp()) if where else above + (1 - above) * feature.exp()
     df = dy * s * (slope if elu_slope else 1)
     return torch.cat([df, dg] if swap else [dg, df], dim=1)
+
+
+def _bytes(shape, itemsize, save, forward=3, gate=1, backward=5, unit=0.5):
+    """Bytes of the fused op, with one tensor forgotten or the unit too large."""
+    unit = int(unit * itemsize * np.prod(shape))
+    return (forward + gate * (save == "yg")) * unit, backward * unit
+
+
+def _from_yg(dy, y, gate, alpha, wide=True, swap=False, cancel=False, below=True):
+    """The gradient of the packed tensor from y and the gate, or one of the usual mistakes."""
+    dtype = y.dtype
+    if wide:
+        dy, y, gate = dy.float(), y.float(), gate.float()
+    s = torch.sigmoid(gate)
+    dg = dy * y * (1 - s if cancel else torch.sigmoid(-gate))
+    df = dy * (torch.where(y > 0, s, y + alpha * s) if below else y + alpha * s)
+    return torch.cat([df, dg] if swap else [dg, df], dim=1).to(dtype)
+
+
+def _mutant(old, new):
+    """Lesson 03's biased kernel with a change. Triton reads a kernel's source, so that must be found under its name."""
+    source = (SOLUTIONS / "03_fused_gated_elu.py").read_text(encoding="utf-8")
+    assert old in source
+    source, name = source.replace(old, new), f"<{old} -> {new}>"
+    linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
+    scope = {"__name__": "mutant"}
+    exec(compile(source, name, "exec"), scope)
+    return scope["biased_kernel"]
 
 
 def _residual(x, first, second, dilation=1, second_dilation=1, gated=_gated):
@@ -192,6 +231,38 @@ WRONG = {
         (lambda x, dy: _backward(x, dy)[:, :3], "wanted: a tensor torch.float32"),
         (lambda x, dy: _backward(x, dy.mul_(2)), "changed a tensor"),
     ],
+    "bytes_moved": [
+        (lambda *given: _bytes(*given, unit=1), "which has C channels and not 2C"),
+        (lambda shape, itemsize, save: _bytes(shape, 1, save), "these are elements"),
+        (lambda *given: _bytes(*given, gate=0), "the forward pass writes the gate, too"),
+        (lambda *given: _bytes(*given, backward=4), "the gradient of x has both halves"),
+        (lambda *given: _bytes(*given, backward=3), "the backward pass reads dy"),
+        (lambda *given: _bytes(*given, forward=7, backward=16), "wanted"),
+        (lambda *given: sum(_bytes(*given)), "two numbers"),
+    ],
+    "backward_from_yg": [
+        (lambda *given: _from_yg(*given, swap=True), "halves are swapped"),
+        (lambda *given: _from_yg(*given, cancel=True), "at g = 20 the gate's gradient is 100% off"),
+        (lambda *given: _from_yg(*given, below=False), "where y > 0, df is dy s"),
+        (lambda *given: _from_yg(*given, wide=False), "compute in float32, and round once"),
+        (lambda dy, *given: _from_yg(torch.ones_like(dy), *given), "dy is missing"),
+        (lambda dy, y, gate, alpha: _from_yg(dy, y, gate, 1.0), "alpha is missing"),
+        (lambda *given: _from_yg(*given).float(), "wanted y's dtype"),
+        (lambda *given: _from_yg(*given)[:, :3], "wanted: a tensor torch.float32"),
+        (lambda *given: 2 * _from_yg(*given), "differs by up to"),
+    ],
+    "fused_bias": [
+        (_mutant(" + tl.load(bias_ptr + c)", ""), "y differs by up to"),
+        (_mutant("tl.load(bias_ptr +", "0 * tl.load(bias_ptr +"), "the bias is missing"),
+        (_mutant("bias_ptr + C + c", "bias_ptr + c"), "the feature got the gate's bias"),
+        (_mutant("bias_ptr + c)", "bias_ptr + C + c)"), "the gate got the feature's bias"),
+        (_mutant("g = tl.load(gates + i", "g = tl.load(gates + C * run + i"), "y differs by up to"),
+        (_mutant("y, mask=inside)", "y)"), "were stored outside of y"),
+        (_mutant("2 * picture * C", "picture * C"), "the first picture is right"),
+        (_mutant("tl.store(y_ptr + plane", "tl.store(y_ptr + c"), "were never stored"),
+        (_mutant("tl.store(", "tl.load("), "the interpreter stopped"),
+        (_mutant("1 / (1 + tl.exp(-g))", "tl.sigmoid(g)"), "the interpreter stopped"),
+    ],
     "residual_block": [
         (lambda x, a, b, d: _residual(x, a, b, d) - x, "the input is missing"),
         (lambda x, a, b, d: F.elu(_residual(x, a, b, d)), "after the sum"),
@@ -254,6 +325,7 @@ WRONG = {
 
 @pytest.mark.parametrize("check, number", [(check, i) for check, answers in WRONG.items() for i in range(len(answers))])
 def test_a_wrong_answer_gets_its_own_message(check, number):
+    needs_triton(check)
     answer, message = WRONG[check][number]
     with pytest.raises(exercises.WrongAnswer) as error:
         checker(check)(answer)

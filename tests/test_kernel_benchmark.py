@@ -23,7 +23,7 @@ def benchmark():
 
 
 def test_a_layer_gives_a_row_for_each_pass_and_implementation(benchmark, tmp_path, capsys):
-    rows = benchmark.time_layer((1, 2, 4, 4), torch.float32, "channels_last", "cpu", compiled=False)
+    rows = benchmark.time_layer((1, 2, 4, 4), torch.float32, "channels_last", False, "cpu", compiled=False)
     names = ["copy", *benchmark.implementations(compiled=False)]
     assert [(row["pass"], row["implementation"]) for row in rows] == [(p, n) for p in benchmark.MOVED for n in names]
     for row in rows:
@@ -40,9 +40,10 @@ def test_a_layer_gives_a_row_for_each_pass_and_implementation(benchmark, tmp_pat
 
 
 def test_every_implementation_computes_the_same(benchmark):
-    x = seeded(2, 6, 4, 5)
+    x, bias = seeded(2, 6, 4, 5), seeded(6, seed=1)
     for name, work in benchmark.implementations(compiled=False).items():
-        torch.testing.assert_close(work(x), benchmark.eager(x), msg=name)
+        torch.testing.assert_close(work(x, None), benchmark.eager(x), msg=name)
+        torch.testing.assert_close(work(x, bias), benchmark.eager(x, bias), msg=name)
 
 
 def test_what_a_generator_keeps(benchmark):

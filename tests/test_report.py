@@ -1,8 +1,11 @@
 """The compiled kernels' machine code: its figures on real GPUs, how they are counted, and the roofline by hand."""
 
+import importlib.util
+import inspect
 import json
 import re
 import sys
+import textwrap
 from functools import cache
 from pathlib import Path
 
@@ -127,6 +130,22 @@ def test_accesses_are_told_apart_by_memory_and_width():
     assert found.accesses == {"LDG.128": 1, "LDG.64": 1, "LDG.16": 1, "LDG.32": 1, "STG.128": 1, "STG.8": 1}
     assert (found.registers, found.stack, found.spills, found.branches) == (32, 8, 2, 0)
     assert found.instructions_per_element == 13 / 4 and found.mufu_per_element == 2 / 4
+
+
+@needs_triton
+def test_a_copy_of_a_kernel_in_another_file_has_its_own_lines(tmp_path):
+    """As a notebook's kernel has in each session: Triton would take the first one's code from its cache."""
+    for name in ("first", "second"):
+        file = tmp_path / f"{name}.py"
+        file.write_text(
+            "import triton\nimport triton.language as tl\n\n\n" + textwrap.dedent(inspect.getsource(scale.fn))
+        )
+        spec = importlib.util.spec_from_file_location(name, file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        types = {"x_ptr": "*fp32", "y_ptr": "*fp32", "factor": "fp32"}
+        lines = source_lines(compile_kernel(module.scale, types, {"BLOCK": 128}, 128, 90))
+        assert set(lines) <= {6, 7, 8} and any("STG" in text for text in lines[8])
 
 
 def test_source_lines_keep_other_files_apart():

@@ -8,5 +8,6 @@ from edgeconnect_lite.exercises.checking import WrongAnswer
 from edgeconnect_lite.exercises.lesson_00 import check_edge_effect, check_mask_photo, check_redraw
 from edgeconnect_lite.exercises.lesson_01 import check_edge_input, check_noised_edges, check_read_quick_draw
 from edgeconnect_lite.exercises.lesson_02 import check_gated_activation, check_gated_backward, check_residual_block
+from edgeconnect_lite.exercises.lesson_03 import check_backward_from_yg, check_bytes_moved, check_fused_bias
 from edgeconnect_lite.exercises.lesson_04 import check_padding, check_receptive_field, check_step_up
 from edgeconnect_lite.exercises.lesson_05 import check_discriminator_step, check_gram_matrix, check_hole_error

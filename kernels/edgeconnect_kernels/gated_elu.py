@@ -34,14 +34,15 @@ def gated_elu(
     """sigmoid(gate) * ELU(feature) of a packed tensor, to which the convolution's bias may still have to be added.
 
     x: (N, 2C, H, W), floating point, any strides; channels [0, C) are the gate, [C, 2C) the feature.
-    bias: (2C,), of x's dtype or float32, added to x first; None = already added.
+    bias: (2C,), of x's dtype or at most float32, added to x first; None = already added.
     alpha: > 0, minus ELU's value at minus infinity. save: what the backward pass is computed from (module docstring).
     impl: "triton" = the fused GPU kernels, or RuntimeError with the reason why they cannot run; "torch" = plain operations;
     None = Triton where it can run; else, on a CPU, the same passes in cache-sized pieces (within torch.compile and
     torch.export: plain operations, which Inductor fuses); else plain operations. Plain operations ignore save.
 
     Returns (N, C, H, W) in x's dtype, channels_last where x is, else contiguous. Arithmetic is at least float32.
-    Differentiable once, with plain operations any number of times. Raises ValueError or TypeError on other input.
+    Differentiable once, backward; impl="torch" any number of times and with torch.func. Raises ValueError or TypeError
+    on other input.
     """
     _check(x, bias, alpha, save, impl)
     reason = why_not_triton(x)
@@ -81,11 +82,13 @@ def gated_elu_reference_backward_from_yg(dy: Tensor, y: Tensor, gate: Tensor, al
 def why_not_triton(x: Tensor) -> str | None:
     """Why the Triton kernels cannot run on x, or None where they can."""
     if not HAS_TRITON:
-        return "triton is not installed (it exists for Linux alone)"
+        return "triton is not installed"
     if x.dtype not in TRITON_DTYPES:
         return f"x has dtype {x.dtype}; wanted float32, float16 or bfloat16"
     if not x.is_cuda:
         return f"x lies on {x.device}; wanted an NVIDIA GPU"
+    if x.shape[1] > 2 * 65_535:
+        return f"x has {x.shape[1]} channels; wanted at most {2 * 65_535}, the limit of a grid"
     if torch.version.cuda is None:
         return "this torch is built for another maker's GPU, and the kernels hold NVIDIA's PTX"
     properties = torch.cuda.get_device_properties(x.device)
@@ -101,8 +104,10 @@ def _check(x: Tensor, bias: Tensor | None, alpha: float, save: str, impl: str | 
         raise TypeError(f"x has dtype {x.dtype}; wanted a floating point dtype")
     if bias is not None and bias.shape != x.shape[1:2]:
         raise ValueError(f"bias has shape {tuple(bias.shape)}; wanted ({x.shape[1]},), a number for each channel of x")
-    if bias is not None and (bias.dtype not in (x.dtype, torch.float32) or bias.device != x.device):
-        raise TypeError(f"bias is {bias.dtype} on {bias.device}; wanted {x.dtype} or float32 on {x.device}, as x")
+    if bias is not None and (bias.dtype not in (x.dtype, *TRITON_DTYPES) or bias.device != x.device):
+        raise TypeError(
+            f"bias is {bias.dtype} on {bias.device}; wanted {x.dtype} or a smaller float on {x.device}, as x"
+        )
     if not alpha > 0:
         raise ValueError(f"alpha is {alpha}; wanted alpha > 0")
     if save not in ("x", "yg"):

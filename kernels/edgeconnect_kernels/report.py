@@ -10,6 +10,7 @@ How long that must take at least on a known GPU: roofline.py.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 from edgeconnect_kernels.roofline import ELEMENTS, FORMULA, GPUS, roofline
 
@@ -84,7 +86,8 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Variant:
-    """One of our kernels for one target. aligned: sizes (H * W; C if channels_last) that allow 128-bit accesses."""
+    """One of our kernels for one target. aligned: sizes that allow 128-bit accesses (`run` in triton_gated_elu.py a
+    multiple of 16; with channels_last 64 channels, else 63). wide_bias: it is float32, as under autocast."""
 
     kernel: str
     dtype: str = "bfloat16"
@@ -92,6 +95,7 @@ class Variant:
     layout: str = "contiguous"
     bias: bool = False
     aligned: bool = True
+    wide_bias: bool = False
 
     def __post_init__(self):
         for name, wanted in (("kernel", TENSORS), ("dtype", POINTERS), ("target", TARGETS), ("layout", LAYOUTS)):
@@ -141,7 +145,8 @@ def compile_kernel(
         attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
     )
     options = {"num_warps": num_warps, "enable_fp_fusion": True}  # named, since Triton's default changes with 3.10
-    done = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
+    with patch.dict(os.environ, TRITON_ALWAYS_COMPILE="1"):  # a cached kernel may name another copy's source file
+        done = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
     file = kernel.fn.__code__.co_filename
     return Compiled(kernel.__name__, target, 32 * num_warps, elements, file, done.asm["ptx"], done.asm["cubin"])
 
@@ -160,7 +165,10 @@ def compile_variant(variant: Variant, wide: bool = False) -> Compiled:
     block = THREADS * (4 if variant.dtype == "float32" else 8)
     absent = ["bias_ptr"] * (not variant.bias) + ["gate_ptr"] * (variant.kernel == "forward")
     pointers = [name for name in kernel.arg_names if name.endswith("_ptr") and name not in absent]
-    signature = dict.fromkeys(pointers, POINTERS[variant.dtype]) | {"run": "i64" if wide else "i32", "alpha": "fp32"}
+    types = dict.fromkeys(pointers, POINTERS[variant.dtype])
+    if variant.bias and variant.wide_bias:
+        types["bias_ptr"] = POINTERS["float32"]
+    signature = types | {"run": "i64" if wide else "i32", "alpha": "fp32"}
     constants = {"C": channels, "CHANNELS_LAST": last, "HARDWARE": True, "BLOCK": block}
     constants |= {name: None for name in absent if name in kernel.arg_names}
     aligned = [*pointers, "run"] if variant.aligned else pointers
@@ -261,7 +269,7 @@ def report(chosen: Iterable[Variant]) -> dict[str, Any]:
 
 def _of_peer(variant: Variant, found: Figures, stored: dict[str, Any]) -> float | None:
     wanted = asdict(variant) | {"kernel": variant.kernel.split("_")[0]}
-    if not wanted.pop("aligned"):
+    if not wanted.pop("aligned") or wanted.pop("wide_bias"):
         return None
     same = (row["instructions_per_element"] for row in stored["kernels"] if wanted.items() <= row.items())
     return next((found.instructions_per_element / theirs for theirs in same), None)

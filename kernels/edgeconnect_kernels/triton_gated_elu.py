@@ -3,7 +3,8 @@
 A convolution gives x, shaped (N, 2C, H, W), gates first. One program makes BLOCK neighbouring elements of y: it finds
 them in memory (_locate), loads their gates and features, computes in float32, and stores. In both memory formats the
 two halves lie the same distance apart everywhere, C * H * W elements (contiguous) or C (channels_last), so that one
-kernel serves both. Each thread moves 16 bytes per access where the sizes allow it (H * W or C a multiple of 8).
+kernel serves both. Each thread moves 16 bytes per access where `run` (see _locate) is a multiple of 16, and with
+channels_last C one of 8; for other sizes the accesses are narrower.
 
 On a GPU the two special functions are the hardware's own, by inline PTX. Their documented errors (PTX ISA, "ex2" and
 "rcp"): ex2.approx.ftz has a relative error below 2^-22, rcp.approx.ftz one of 1 ulp; both flush numbers below 2^-126.
@@ -55,9 +56,9 @@ def _sigmoid_both_ways(g, HARDWARE: tl.constexpr):
 
 @triton.jit
 def _expm1(f, exp_f, EXACT: tl.constexpr):
-    """e^f - 1 for f <= 0. Near 0 the subtraction would cancel, so there it is the Taylor polynomial.
+    """e^f - 1, right for f <= 0 (the callers drop the rest). Near 0 the subtraction would cancel: there a polynomial.
 
-    EXACT, for float32: degree 6, relative error below 1e-6. Else, for 16 bits: degree 2, below 1e-4.
+    EXACT, for float32: Taylor's of degree 6, relative error below 1e-6. Else, for 16 bits: degree 2, below 1e-4.
     """
     if EXACT:
         near = f * (1 + f * (1 / 2 + f * (1 / 6 + f * (1 / 24 + f * (1 / 120 + f * (1 / 720))))))
@@ -67,10 +68,11 @@ def _expm1(f, exp_f, EXACT: tl.constexpr):
 
 @triton.jit
 def _locate(run, C: tl.constexpr, CHANNELS_LAST: tl.constexpr, BLOCK: tl.constexpr):
-    """Where this program's elements lie: (offset of the gate in x, distance from a gate to its feature, offset in y,
-    channel, which elements exist). Offsets are 64-bit: n * 2C * H * W may pass 2^31.
+    """Where this program's elements lie: (index in x of the gate, distance from there to the feature, index in y,
+    channel, which elements exist). Indices are 64-bit: n * 2C * H * W may pass 2^31.
 
-    Contiguous: run = H * W, and the grid is (pieces of one channel's plane, N * C).
+    Contiguous: run = H * W, and the grid is (pieces of one channel's plane, N * C). Without a bias nobody asks for the
+    channel, and a picture is launched as one long plane: C = 1, run = C * H * W.
     channels_last: run = N * H * W * C, and the grid is (pieces of that,); a piece is as many whole pixels as fit.
     """
     lane = tl.arange(0, BLOCK)
@@ -78,16 +80,18 @@ def _locate(run, C: tl.constexpr, CHANNELS_LAST: tl.constexpr, BLOCK: tl.constex
         PIECE: tl.constexpr = BLOCK // C * C
         start = tl.program_id(0).to(tl.int64) * PIECE
         pixel, channel = lane // C, lane % C
-        gate = 2 * start + (pixel * (2 * C) + channel)
-        y = start + (pixel * C + channel)  # is start + lane; written so, threads get equal shares of x and of y
-        return gate, tl.cast(C, tl.int64), y, channel, (lane < PIECE) & (lane < run - start)
+        gate_i = 2 * start + (pixel * (2 * C) + channel)
+        y_i = start + (
+            pixel * C + channel
+        )  # = start + lane, but shared out among the threads in the same way as gate_i
+        return gate_i, tl.cast(C, tl.int64), y_i, channel, (lane < PIECE) & (lane < run - start)
     else:
         start = tl.program_id(0).to(tl.int64) * BLOCK
         plane = tl.program_id(1)
-        features = C * tl.cast(run, tl.int64)  # in one picture
-        y = plane * tl.cast(run, tl.int64) + start
-        gate = y + plane // C * features
-        return gate + lane, features, y + lane, plane % C, lane < run - start
+        to_feature = C * tl.cast(run, tl.int64)
+        y_i = plane * tl.cast(run, tl.int64) + start
+        gate_i = y_i + plane // C * to_feature  # before picture n lie the features of n others
+        return gate_i + lane, to_feature, y_i + lane, plane % C, lane < run - start
 
 
 @triton.jit
@@ -105,9 +109,9 @@ def _gated_elu_forward_kernel(
     C: tl.constexpr, CHANNELS_LAST: tl.constexpr, HARDWARE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """y = s ELU(f). gate_ptr: None, or where g is kept for the backward pass, laid out as y is."""
-    x_i, feature, y_i, channel, inside = _locate(run, C, CHANNELS_LAST, BLOCK)
-    g = _load(x_ptr, x_i, inside, bias_ptr, channel)
-    f = _load(x_ptr, x_i + feature, inside, bias_ptr, C + channel)
+    gate_i, to_feature, y_i, channel, inside = _locate(run, C, CHANNELS_LAST, BLOCK)
+    g = _load(x_ptr, gate_i, inside, bias_ptr, channel)
+    f = _load(x_ptr, gate_i + to_feature, inside, bias_ptr, C + channel)
     s = _sigmoid(g, HARDWARE)
     elu = tl.where(f > 0, f, alpha * _expm1(f, _exp2(f * LOG2E, HARDWARE), x_ptr.dtype.element_ty == tl.float32))
     tl.store(y_ptr + y_i, (s * elu).to(y_ptr.dtype.element_ty), mask=inside)
@@ -121,17 +125,17 @@ def _gated_elu_backward_from_x_kernel(
     C: tl.constexpr, CHANNELS_LAST: tl.constexpr, HARDWARE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """dg = dy ELU(f) s (1 - s),  df = dy s (1 if f > 0 else alpha e^f)."""
-    x_i, feature, y_i, channel, inside = _locate(run, C, CHANNELS_LAST, BLOCK)
+    gate_i, to_feature, y_i, channel, inside = _locate(run, C, CHANNELS_LAST, BLOCK)
     dy = tl.load(dy_ptr + y_i, mask=inside).to(tl.float32)
-    g = _load(x_ptr, x_i, inside, bias_ptr, channel)
-    f = _load(x_ptr, x_i + feature, inside, bias_ptr, C + channel)
+    g = _load(x_ptr, gate_i, inside, bias_ptr, channel)
+    f = _load(x_ptr, gate_i + to_feature, inside, bias_ptr, C + channel)
     s, one_minus_s = _sigmoid_both_ways(g, HARDWARE)
     exp_f = _exp2(f * LOG2E, HARDWARE)
     elu = tl.where(f > 0, f, alpha * _expm1(f, exp_f, x_ptr.dtype.element_ty == tl.float32))
     dg = dy * s * elu * one_minus_s
     df = dy * s * tl.where(f > 0, 1.0, alpha * exp_f)
-    tl.store(dx_ptr + x_i, dg.to(dx_ptr.dtype.element_ty), mask=inside)
-    tl.store(dx_ptr + x_i + feature, df.to(dx_ptr.dtype.element_ty), mask=inside)
+    tl.store(dx_ptr + gate_i, dg.to(dx_ptr.dtype.element_ty), mask=inside)
+    tl.store(dx_ptr + gate_i + to_feature, df.to(dx_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -140,31 +144,32 @@ def _gated_elu_backward_from_yg_kernel(
     C: tl.constexpr, CHANNELS_LAST: tl.constexpr, HARDWARE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The same without f: s ELU(f) is y, and where f <= 0, s alpha e^f is y + alpha s."""
-    x_i, feature, y_i, _, inside = _locate(run, C, CHANNELS_LAST, BLOCK)
+    gate_i, to_feature, y_i, _, inside = _locate(run, C, CHANNELS_LAST, BLOCK)
     dy = tl.load(dy_ptr + y_i, mask=inside).to(tl.float32)
     y = tl.load(y_ptr + y_i, mask=inside).to(tl.float32)
     g = tl.load(gate_ptr + y_i, mask=inside).to(tl.float32)
     s, one_minus_s = _sigmoid_both_ways(g, HARDWARE)
     dg = dy * y * one_minus_s
     df = dy * tl.where(y > 0, s, y + alpha * s)
-    tl.store(dx_ptr + x_i, dg.to(dx_ptr.dtype.element_ty), mask=inside)
-    tl.store(dx_ptr + x_i + feature, df.to(dx_ptr.dtype.element_ty), mask=inside)
+    tl.store(dx_ptr + gate_i, dg.to(dx_ptr.dtype.element_ty), mask=inside)
+    tl.store(dx_ptr + gate_i + to_feature, df.to(dx_ptr.dtype.element_ty), mask=inside)
 
 
 def _launch(
-    kernel, y: Tensor, tensors: list[Tensor | None], bias: Tensor | None, alpha: float, block: int | None
+    kernel, packed: Tensor, tensors: list[Tensor | None], bias: Tensor | None, alpha: float, block: int | None
 ) -> None:
-    """Run a kernel over all of y (N, C, H, W). tensors: its pointers in order, `bias` among them, laid out as y is.
+    """Run a kernel. tensors: its pointers in order, `bias` among them, laid out as `packed` (N, 2C, H, W) is.
 
     More planes than the grid's limit of 65,535 go in parts. Small planes get small programs, or threads would idle.
     """
-    n, c, h, w = y.shape
-    vector = 16 // y.element_size()  # elements in 128 bits
+    n, c, h, w = packed.shape[0], packed.shape[1] // 2, *packed.shape[2:]
+    vector = 16 // packed.element_size()  # elements in 128 bits
     block = block or (65_536 if INTERPRETED else 128 * vector)
-    last = not y.is_contiguous()
+    last = not packed.is_contiguous()  # not y's: with one channel that is both
     if last:
         block = max(block, _power_of_2(c))
-        run, grid, part = y.numel(), (triton.cdiv(y.numel(), block // c * c),), n
+        run, part = n * c * h * w, n
+        grid = (triton.cdiv(run, block // c * c),)
     else:
         c, run = (1, c * h * w) if bias is None else (c, h * w)  # without a bias a picture is one long plane
         block = min(block, max(32 * vector, _power_of_2(run)))
@@ -173,7 +178,7 @@ def _launch(
     for first in range(0, n, part):
         pointers = [t if t is None or t is bias else t[first : first + part] for t in tensors]
         planes = () if last else (min(part, n - first) * c,)
-        with torch.cuda.device_of(y):  # Triton launches on the current device, which need not be the tensor's
+        with torch.cuda.device_of(packed):  # Triton launches on the current device, which need not be the tensor's
             kernel[grid + planes](
                 *pointers, run, alpha, C=c, CHANNELS_LAST=last, HARDWARE=not INTERPRETED, BLOCK=block, **options
             )
@@ -184,23 +189,23 @@ def _power_of_2(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-# Tensors: float32, float16 or bfloat16, all contiguous or all channels_last. bias: (2C,), of x's dtype or float32.
+# Tensors: float32, float16 or bfloat16, all contiguous or all channels_last. bias: (2C,), of any of these.
 
 
 def forward(
     x: Tensor, bias: Tensor | None, alpha: float, y: Tensor, gate: Tensor | None, block: int | None = None
 ) -> None:
     """Write y (N, C, H, W), and the gates if `gate` is given, from x (N, 2C, H, W)."""
-    _launch(_gated_elu_forward_kernel, y, [x, bias, y, gate], bias, alpha, block)
+    _launch(_gated_elu_forward_kernel, x, [x, bias, y, gate], bias, alpha, block)
 
 
 def backward_from_x(
     dy: Tensor, x: Tensor, bias: Tensor | None, alpha: float, dx: Tensor, block: int | None = None
 ) -> None:
     """Write dx (N, 2C, H, W)."""
-    _launch(_gated_elu_backward_from_x_kernel, dy, [dy, x, bias, dx], bias, alpha, block)
+    _launch(_gated_elu_backward_from_x_kernel, dx, [dy, x, bias, dx], bias, alpha, block)
 
 
 def backward_from_yg(dy: Tensor, y: Tensor, gate: Tensor, alpha: float, dx: Tensor, block: int | None = None) -> None:
     """Write dx (N, 2C, H, W) from the output and the gates that forward wrote."""
-    _launch(_gated_elu_backward_from_yg_kernel, dy, [dy, y, gate, dx], None, alpha, block)
+    _launch(_gated_elu_backward_from_yg_kernel, dx, [dy, y, gate, dx], None, alpha, block)
