@@ -81,9 +81,7 @@ def _locate(run, C: tl.constexpr, CHANNELS_LAST: tl.constexpr, BLOCK: tl.constex
         start = tl.program_id(0).to(tl.int64) * PIECE
         pixel, channel = lane // C, lane % C
         gate_i = 2 * start + (pixel * (2 * C) + channel)
-        y_i = start + (
-            pixel * C + channel
-        )  # = start + lane, but shared out among the threads in the same way as gate_i
+        y_i = start + (pixel * C + channel)  # start + lane, in a form that Triton gives threads as it does gate_i's
         return gate_i, tl.cast(C, tl.int64), y_i, channel, (lane < PIECE) & (lane < run - start)
     else:
         start = tl.program_id(0).to(tl.int64) * BLOCK
