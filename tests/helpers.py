@@ -1,13 +1,16 @@
 """What several test files share: seeded pictures, tiny folders of photos, and Python in a process of its own."""
 
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import edgeconnect_kernels
 import numpy as np
+import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
@@ -16,6 +19,18 @@ import edgeconnect_lite
 
 KERNELS_HOME = str(Path(edgeconnect_kernels.__file__).parents[1])  # what stands on the path of an installed package
 BOTH_HOMES = os.pathsep.join([KERNELS_HOME, str(Path(edgeconnect_lite.__file__).parents[1])])
+
+needs_triton = pytest.mark.skipif(
+    sys.platform != "linux", reason="Triton is for Linux alone"
+)  # there its absence fails
+
+
+def load_module(file: Path) -> ModuleType:
+    """Import a file that is on no path, under its own name."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def few(examples: int) -> settings:

@@ -7,13 +7,12 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from helpers import needs_triton
 from PIL import Image
 
 from edgeconnect_lite import FacePhotos, stroke_mask
 from edgeconnect_lite.cli import main
 from edgeconnect_lite.photos import read_photo, write_picture
-
-needs_triton = pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux alone")
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """kernels/benchmark.py: its tables and its plot, at a tiny size. The times are not judged."""
 
 import csv
-import importlib.util
 from pathlib import Path
 
 import edgeconnect_kernels
 import pytest
 import torch
-from helpers import seeded
+from helpers import load_module, seeded
 
 HERE = Path(edgeconnect_kernels.__file__).parents[1]
 
@@ -16,10 +15,7 @@ HERE = Path(edgeconnect_kernels.__file__).parents[1]
 def benchmark():
     if not (HERE / "benchmark.py").exists():
         pytest.skip("kernels/benchmark.py is in the checkout alone")
-    spec = importlib.util.spec_from_file_location("benchmark", HERE / "benchmark.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(HERE / "benchmark.py")
 
 
 def test_a_layer_gives_a_row_for_each_pass_and_implementation(benchmark, tmp_path, capsys):

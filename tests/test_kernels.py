@@ -19,7 +19,7 @@ from edgeconnect_kernels import (
     gated_elu_reference_backward_from_yg,
 )
 from functorch.compile import make_boxed_func
-from helpers import few, run_python, same, seeded
+from helpers import few, needs_triton, run_python, same, seeded
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._dynamo.backends.common import aot_autograd
@@ -28,13 +28,6 @@ from edgeconnect_lite.generators import ImageGenerator
 from edgeconnect_lite.layers import GatedConv2d
 
 ops = sys.modules["edgeconnect_kernels.gated_elu"]  # the module: the package's attribute of that name is the function
-
-if sys.platform != "linux":
-    needs_triton = pytest.mark.skip(reason="Triton is for Linux alone")
-else:
-    import triton  # noqa: F401  (a package that Linux must have: its absence is a failure)
-
-    needs_triton = pytest.mark.skipif(False, reason="")
 
 seeds = st.integers(0, 2**16)
 SAVES = ("x", "yg")

@@ -8,19 +8,16 @@ import numpy as np
 import pytest
 import torch
 from edgeconnect_kernels.ptx import Memory, PTXError, Unsupported, launch, parse
-from helpers import seeded
+from helpers import needs_triton, seeded
 
 if sys.platform != "linux":
     triton = None
-    needs_triton = pytest.mark.skip(reason="Triton is for Linux alone")
 else:
     import triton
     import triton.language as tl
     from edgeconnect_kernels import triton_gated_elu
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
-
-    needs_triton = pytest.mark.skipif(False, reason="")
 
 # one instruction, from hand-written PTX
 

@@ -1,6 +1,5 @@
 """The compiled kernels' machine code: its figures on real GPUs, how they are counted, and the roofline by hand."""
 
-import importlib.util
 import inspect
 import json
 import re
@@ -24,7 +23,7 @@ from edgeconnect_kernels.report import (
     variants,
 )
 from edgeconnect_kernels.roofline import GPU, GPUS, roofline
-from helpers import run_python
+from helpers import load_module, needs_triton, run_python
 
 if sys.platform == "linux":  # there Triton must be installed: its absence is a failure
     import triton
@@ -35,8 +34,6 @@ if sys.platform == "linux":  # there Triton must be installed: its absence is a 
         i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         tl.store(y_ptr + i, factor * tl.load(x_ptr + i))
 
-
-needs_triton = pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux alone")
 
 KERNELS = ("forward", "backward_from_x", "backward_from_yg")
 COUNTS = {"forward": (2, 1, 40, 23, 3), "backward_from_x": (3, 2, 48, 34, 3), "backward_from_yg": (3, 2, 48, 26, 2)}
@@ -140,11 +137,8 @@ def test_a_copy_of_a_kernel_in_another_file_has_its_own_lines(tmp_path):
         file.write_text(
             "import triton\nimport triton.language as tl\n\n\n" + textwrap.dedent(inspect.getsource(scale.fn))
         )
-        spec = importlib.util.spec_from_file_location(name, file)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         types = {"x_ptr": "*fp32", "y_ptr": "*fp32", "factor": "fp32"}
-        lines = source_lines(compile_kernel(module.scale, types, {"BLOCK": 128}, 128, 90))
+        lines = source_lines(compile_kernel(load_module(file).scale, types, {"BLOCK": 128}, 128, 90))
         assert 0 not in lines and any("STG" in text for text in lines[8])
 
 

@@ -128,14 +128,9 @@ def memory_format(x: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
-def _empty_half(x: Tensor) -> Tensor:
-    n, c, h, w = x.shape
-    return torch.empty((n, c // 2, h, w), dtype=x.dtype, device=x.device, memory_format=memory_format(x))
-
-
-def _empty_packed(y: Tensor) -> Tensor:
-    n, c, h, w = y.shape
-    return torch.empty((n, 2 * c, h, w), dtype=y.dtype, device=y.device, memory_format=memory_format(y))
+def _empty(like: Tensor, channels: int) -> Tensor:
+    n, _, h, w = like.shape
+    return torch.empty((n, channels, h, w), dtype=like.dtype, device=like.device, memory_format=memory_format(like))
 
 
 def _kernels(x: Tensor):
@@ -151,7 +146,7 @@ def _kernels(x: Tensor):
 def _forward_op(x: Tensor, bias: Tensor | None, alpha: float, save_gate: bool) -> tuple[Tensor, Tensor]:
     """y and, if asked for, the gates with their bias."""
     x = x.contiguous(memory_format=memory_format(x))
-    y = _empty_half(x)
+    y = _empty(x, x.shape[1] // 2)
     gate = torch.empty_like(y) if save_gate else y.new_empty(0)
     if y.numel():
         _kernels(x).forward(x, bias, alpha, y, gate if save_gate else None)
@@ -160,14 +155,14 @@ def _forward_op(x: Tensor, bias: Tensor | None, alpha: float, save_gate: bool) -
 
 @_forward_op.register_fake
 def _(x, bias, alpha, save_gate):
-    y = _empty_half(x)
+    y = _empty(x, x.shape[1] // 2)
     return y, torch.empty_like(y) if save_gate else y.new_empty(0)
 
 
 @torch.library.custom_op("edgeconnect_kernels::gated_elu_backward_from_x", mutates_args=())
 def _backward_from_x_op(dy: Tensor, x: Tensor, bias: Tensor | None, alpha: float) -> Tensor:
     layout = memory_format(x)
-    dx = torch.empty_like(x, memory_format=layout)
+    dx = _empty(x, x.shape[1])
     if dx.numel():
         dy, x = dy.contiguous(memory_format=layout), x.contiguous(memory_format=layout)
         _kernels(x).backward_from_x(dy, x, bias, alpha, dx)
@@ -176,12 +171,12 @@ def _backward_from_x_op(dy: Tensor, x: Tensor, bias: Tensor | None, alpha: float
 
 @_backward_from_x_op.register_fake
 def _(dy, x, bias, alpha):
-    return torch.empty_like(x, memory_format=memory_format(x))
+    return _empty(x, x.shape[1])
 
 
 @torch.library.custom_op("edgeconnect_kernels::gated_elu_backward_from_yg", mutates_args=())
 def _backward_from_yg_op(dy: Tensor, y: Tensor, gate: Tensor, alpha: float) -> Tensor:
-    dx = _empty_packed(y)
+    dx = _empty(y, 2 * y.shape[1])
     if dx.numel():
         _kernels(y).backward_from_yg(dy.contiguous(memory_format=memory_format(y)), y, gate, alpha, dx)
     return dx
@@ -189,7 +184,7 @@ def _backward_from_yg_op(dy: Tensor, y: Tensor, gate: Tensor, alpha: float) -> T
 
 @_backward_from_yg_op.register_fake
 def _(dy, y, gate, alpha):
-    return _empty_packed(y)
+    return _empty(y, 2 * y.shape[1])
 
 
 def _keep_for_backward(ctx, inputs, output) -> None:

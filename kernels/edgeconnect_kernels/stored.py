@@ -1,4 +1,4 @@
-"""The compiled kernels as text, for machines without Triton: the PTX that ptx.py runs, stored in stored.zip.
+"""The compiled kernels as text, for machines without Triton: the PTX that the executor (ptx) runs, stored in stored.zip.
 
 `python -m edgeconnect_kernels.stored` writes it anew (Linux, a minute); a test compares it with a fresh compilation.
 """

@@ -1,4 +1,4 @@
-"""What each PTX instruction computes: a table from opcodes to small NumPy functions, for the executor in ptx.py.
+"""What each PTX instruction computes: a table from opcodes to small NumPy functions, for the executor in __init__.py.
 
 Source: NVIDIA's PTX ISA (version 9.1), chapters "Instructions" and "Floating Point"; it gives the error bounds too.
 

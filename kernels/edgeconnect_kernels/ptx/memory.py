@@ -1,6 +1,6 @@
 """The GPU's memory as the PTX executor sees it: windows over the caller's arrays, and nothing between them.
 
-Used by ptx.py. Checks bounds, alignment (PTX ISA, "Alignment": an access to a multiple of its size), write permission,
+Used by __init__.py. Checks bounds, alignment (PTX ISA, "Alignment": an access to a multiple of its size), write permission,
 and keeps for each byte whether it has a value.
 """
 

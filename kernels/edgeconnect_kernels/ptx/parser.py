@@ -1,4 +1,4 @@
-"""Reads the PTX of one kernel: text in, a list of instructions out. Used by ptx.py; source: PTX ISA, "Syntax".
+"""Reads the PTX of one kernel: text in, a list of instructions out. Used by __init__.py; source: PTX ISA, "Syntax".
 
 What the executor cannot run is refused here, by name, so that nothing has run by then.
 """
@@ -84,7 +84,7 @@ class Kernel:
 def parse(ptx: str) -> Kernel:
     """The PTX text of one kernel as a list of instructions, up to its `ret`.
 
-    Raises ValueError if it is not that, and Unsupported (see ptx.py).
+    Raises ValueError if it is not that, and Unsupported (see __init__.py).
     """
     text = COMMENT.sub(lambda match: "\n" * match[0].count("\n"), ptx)
     entries = list(ENTRY.finditer(text))
