@@ -1,8 +1,8 @@
 """Edge-guided inpainting of faces in two stages: complete the edges of the hole, then paint the photo from them.
 
-Read the modules in the order of the data: photos, masks, edges, samples, layers, generators, discriminators, weights,
-features, attributes, losses, training, runs, inpainting, metrics, figures, explore, evaluation, exercises, cli. Nothing
-happens at import: torch is loaded by the first name that needs it.
+Read the modules in the order of the data: photos, masks, edges, samples, layers, canny, generators, dilated, discriminators,
+weights, features, attributes, losses, optimizers, training, runs, inpainting, metrics, figures, explore, evaluation,
+evaluation_report, exercises, cli. Nothing happens at import: torch is loaded by the first name that needs it.
 """
 
 from importlib import import_module

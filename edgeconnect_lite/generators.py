@@ -1,21 +1,27 @@
 """Generators: one U-Net body of gated convolutions with residual blocks at its bottom, and the two stages made of it.
 
 U-Net: Ronneberger et al., MICCAI 2015. The residual bottom and the two stages: Nazeri et al., "EdgeConnect", 2019, section 3;
-the sizes are ours. Any picture size: the input is padded to a multiple of 8 inside and the output cropped.
+the sizes are ours. The first halving and the last doubling move pixels into channels and back (Shi et al., "Real-Time
+Single Image ... Sub-Pixel Convolutional Neural Network", CVPR 2016, section 3.1), so no wide layer runs at full size.
+Any picture size: the input is padded to a multiple of 8 inside and the output cropped.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from edgeconnect_lite.canny import CANNY_VIEW_CHANNELS, canny_view
 from edgeconnect_lite.layers import GatedConv2d, GatedDown, GatedUp, ResidualBlock
 
 
 class UNet(nn.Module):
     """(N, in_channels, H, W) -> (N, out_channels, H, W), three times down and up, skips, residual blocks at H/8.
 
-    width: channels at full size. bottom: channels at H/8. blocks: residual blocks there, dilated 1, 2, 4, 1, 2, 4, ...
+    width: channels at H/2, twice that at H/4. bottom: channels at H/8. blocks: residual blocks there, dilated 1, 2, 4, 1, ...;
+    where there are some, one more refines at H/2 before the outlet.
     skips: whether each step up is given what lay beside it on the way down. The report's three networks are blocks=0,
     skips=False (sequential); skips=False (+ residual bottom); and all of it (+ skips).
     """
@@ -25,19 +31,20 @@ class UNet(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, width: int, bottom: int, blocks: int, skips: bool = True):
         super().__init__()
         self.skips = skips
-        # H             H/2          H/4        H/8
-        w1, w2, w3, w4 = width, 2 * width, 4 * width, bottom
-        self.inlet = GatedConv2d(in_channels, w1)
-        self.downs = nn.ModuleList([GatedDown(w1, w2), GatedDown(w2, w3), GatedDown(w3, w4)])
-        self.blocks = nn.Sequential(*(ResidualBlock(w4, dilation=(1, 2, 4)[i % 3]) for i in range(blocks)))
-        s1, s2, s3 = (w1, w2, w3) if skips else (0, 0, 0)
-        self.ups = nn.ModuleList([GatedUp(w4 + s3, w3), GatedUp(w3 + s2, w2), GatedUp(w2 + s1, w1)])
-        self.outlet = nn.Conv2d(w1, out_channels, 3, padding=1)
+        # H/2       H/4        H/8
+        w1, w2, w3 = width, 2 * width, bottom
+        self.inlet = GatedConv2d(4 * in_channels, w1)
+        self.downs = nn.ModuleList([GatedDown(w1, w2), GatedDown(w2, w3)])
+        self.blocks = nn.Sequential(*(ResidualBlock(w3, dilation=(1, 2, 4)[i % 3]) for i in range(blocks)))
+        s1, s2 = (w1, w2) if skips else (0, 0)
+        self.ups = nn.ModuleList([GatedUp(w3 + s2, w2), GatedUp(w2 + s1, w1)])
+        self.last = ResidualBlock(w1) if blocks else nn.Identity()
+        self.outlet = nn.Conv2d(w1, 4 * out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % self.STRIDE, 0, -height % self.STRIDE), mode="replicate")
-        x = self.inlet(x)
+        x = self.inlet(F.pixel_unshuffle(x, 2))
         skips = []
         for down in self.downs:
             skips.append(x)
@@ -46,7 +53,7 @@ class UNet(nn.Module):
         for up in self.ups:
             skip = skips.pop()
             x = up(x, skip if self.skips else None)
-        return self.outlet(x)[..., :height, :width]
+        return F.pixel_shuffle(self.outlet(self.last(x)), 2)[..., :height, :width]
 
 
 def push_pull(picture: Tensor, mask: Tensor) -> Tensor:
@@ -65,51 +72,71 @@ def push_pull(picture: Tensor, mask: Tensor) -> Tensor:
     return picture * known + F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False) * mask
 
 
-def blurred_gradient(gray: Tensor) -> Tensor:
-    """What Canny thresholds: the gradient after a blur of sigma = 1 px, and its length. (N, 1, H, W) -> (N, 3, H, W).
+def place(x: Tensor) -> Tensor:
+    """Where each pixel lies: rows and columns from -1 to 1, (N, 2, H, W). Faces are aligned, so it tells much."""
+    rows, columns = (torch.linspace(-1, 1, side, device=x.device, dtype=x.dtype) for side in x.shape[-2:])
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(x), -1, -1, -1)
 
-    Measured in gray levels of 255 per Sobel step over 64, so that Canny's thresholds of 25 and 60 lie near 0.4 and 1.
-    """
-    place = torch.arange(-4, 5, device=gray.device, dtype=gray.dtype)
-    blur = torch.exp(-place.square() / 2)
-    blur = (blur / blur.sum())[None, None]
-    smooth, slope = (  # the blur, then a Sobel step along the edge and across it
-        F.conv1d(blur, blur.new_tensor([[step]]), padding=2)[0, 0] for step in ([1.0, 2.0, 1.0], [1.0, 0.0, -1.0])
-    )
-    along_x = torch.outer(smooth, slope)
-    kernels = torch.stack([along_x, along_x.T])[:, None] * (255 / 64)
-    gradient = F.conv2d(F.pad(gray, (5, 5, 5, 5), mode="replicate"), kernels)
-    return torch.cat([gradient, gradient.square().sum(1, keepdim=True).add(1e-8).sqrt()], dim=1)
+
+def repaint(filled: Tensor, change: Tensor, mask: Tensor) -> Tensor:
+    """The fill, changed inside the hole on the logit scale, so that it stays in (0, 1). All (N, C or 1, H, W)."""
+    painted = torch.sigmoid(torch.logit(filled, eps=0.01) + change)
+    return filled * (1 - mask) + painted * mask
+
+
+class EdgePrediction(NamedTuple):
+    """What stage 1 gives."""
+
+    logits: Tensor  # (N, 1, H, W): the probability of an edge is their sigmoid
+    gray: Tensor  # (N, 1, H, W) in [0, 1]: the gray photo that it painted on its way, known pixels as they are
 
 
 class EdgeGenerator(nn.Module, PyTorchModelHubMixin):
     """Stage 1: masked gray photo, known edges and mask (N, 3, H, W) -> logits of the whole edge map (N, 1, H, W).
 
-    The probability of an edge is the sigmoid of the logit. About 2 million parameters.
+    On its way it paints the gray photo, looks at it as Canny would (canny.py), and decides with both. About 4 million
+    parameters. decision: channels of the last layers, at full size; 0 = none: the U-Net alone, as in the report, from its
+    input straight to the logits.
     """
 
-    def __init__(self, width: int = 16, bottom: int = 128, blocks: int = 3, skips: bool = True):
-        super().__init__()
-        self.unet = UNet(6, 1, width, bottom, blocks, skips)
+    FEATURES = 11  # what the U-Net hands to the decision beside the painted gray photo
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __init__(self, width: int = 32, bottom: int = 160, blocks: int = 4, skips: bool = True, decision: int = 20):
+        super().__init__()
+        self.decision = None
+        if decision == 0:
+            self.unet = UNet(3, 1, width, bottom, blocks, skips)
+            return
+        self.unet = UNet(6, 1 + self.FEATURES, width, bottom, blocks, skips)
+        nn.init.zeros_(self.unet.outlet.weight.data[:4])  # its gray photo begins as the fill
+        seen = self.FEATURES + CANNY_VIEW_CHANNELS + 2
+        self.decision = nn.Sequential(GatedConv2d(seen, decision), GatedConv2d(decision, decision))
+        self.outlet = nn.Conv2d(decision, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> EdgePrediction:
         gray, known_edges, mask = x.split(1, dim=1)
         filled = push_pull(gray, mask)
-        return self.unet(torch.cat([filled - 0.5, blurred_gradient(filled), known_edges, mask], dim=1))
+        if self.decision is None:
+            return EdgePrediction(self.unet(torch.cat([gray * (1 - mask), known_edges, mask], dim=1)), filled)
+        given = [filled - 0.5, filled - filled.mean((2, 3), keepdim=True), known_edges, mask, place(gray)]
+        change, features = self.unet(torch.cat(given, dim=1)).split((1, self.FEATURES), dim=1)
+        painted = repaint(filled, change.float(), mask)
+        seen = torch.cat([features, canny_view(painted).to(features.dtype), known_edges, mask], dim=1)
+        return EdgePrediction(self.outlet(self.decision(seen)), painted)
 
 
 class ImageGenerator(nn.Module, PyTorchModelHubMixin):
     """Stage 2: masked photo, edge map and mask (N, 5, H, W) -> the painted photo (N, 3, H, W) in (0, 1).
 
-    About 4 million parameters, the larger of the two.
+    About 6 million parameters, the larger of the two.
     """
 
-    def __init__(self, width: int = 20, bottom: int = 176, blocks: int = 3, skips: bool = True):
+    def __init__(self, width: int = 40, bottom: int = 192, blocks: int = 4, skips: bool = True):
         super().__init__()
-        self.unet = UNet(5, 3, width, bottom, blocks, skips)
+        self.unet = UNet(7, 3, width, bottom, blocks, skips)
 
     def forward(self, x: Tensor) -> Tensor:
         masked_photo, edges, mask = x.split((3, 1, 1), dim=1)
         filled = push_pull(masked_photo, mask)
-        change = self.unet(torch.cat([filled - 0.5, edges, mask], dim=1))
+        change = self.unet(torch.cat([filled - 0.5, edges, mask, place(mask)], dim=1))
         return torch.sigmoid(torch.logit(filled, eps=0.01) + change)  # it begins as the fill and learns what that lacks

@@ -9,8 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from edgeconnect_lite.canny import thin
 from edgeconnect_lite.edges import merge_edges
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
 from edgeconnect_lite.masks import as_mask
@@ -19,6 +21,8 @@ from edgeconnect_lite.samples import Sample, edge_stage_input, image_stage_input
 from edgeconnect_lite.weights import STAGE_NAMES, load_network, weights_folder
 
 THRESHOLD = 0.5  # a probability above it is an edge
+DOUBT, DOUBT_SCALE = 1.0, 4.0  # of proposals: deviation of the noise on stage 1's logits, and its scale in px
+LONE = 0.6  # what a probability beside the crest counts for in a proposal
 
 
 def composite(photo: np.ndarray, painted: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -43,6 +47,26 @@ def as_edges(edges: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return edges > THRESHOLD
 
 
+@torch.no_grad()
+def predict_probability(generator: EdgeGenerator, sample: Sample, doubt: Tensor | None = None) -> Tensor:
+    """Stage 1 on a batch of N samples: the probability of an edge, thinned to lines. (N, 1, H, W) in [0, 1].
+
+    doubt: (M, 1, H, W), added to the logits of one sample for M completions of it. They are thinned harder: where noise
+    raises a whole region, it would be drawn as a blot.
+    """
+    logits = generator(edge_stage_input(sample)).logits.float()
+    return thin(torch.sigmoid(logits)) if doubt is None else thin(torch.sigmoid(logits + doubt), beside=LONE)
+
+
+def smooth_noise(count: int, shape: tuple[int, ...], generator: torch.Generator, scale: float) -> Tensor:
+    """Normal noise of deviation 1 that changes over about `scale` px. Returns (count, 1, *shape)."""
+    radius = round(2 * scale)
+    bell = torch.exp(-torch.arange(-radius, radius + 1).square() / (2 * scale**2))
+    bell = bell / bell.square().sum().sqrt()
+    noise = torch.randn(count, 1, *(side + 2 * radius for side in shape), generator=generator)
+    return F.conv2d(F.conv2d(noise, bell.view(1, 1, 1, -1)), bell.view(1, 1, -1, 1))
+
+
 class Inpainter:
     """Both stages and everything around them: `inpainter(photo, mask)` gives the inpainted photo.
 
@@ -55,8 +79,9 @@ class Inpainter:
         device: str | torch.device | None = None, size: int = 128,
     ):  # fmt: skip
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.edge_generator = edge_generator.to(self.device).eval()
-        self.image_generator = image_generator.to(self.device).eval()
+        fast = {"device": self.device, "memory_format": torch.channels_last}  # nearly twice as fast on a CPU
+        self.edge_generator: EdgeGenerator = edge_generator.to(**fast).eval()
+        self.image_generator: ImageGenerator = image_generator.to(**fast).eval()
         self.size = size
 
     @classmethod
@@ -80,8 +105,22 @@ class Inpainter:
         photo: as for photos.as_photo. mask: as for masks.as_mask, of the same size. Returns float32 (H, W) in [0, 1].
         """
         photo, mask = self._check(photo, mask)
-        small = self._predict(self._sample(photo, mask))
+        small = self._predict(self._sample(photo, mask))[0]
         return small[cells(mask.shape, small.shape)]
+
+    def propose_edges(self, photo: np.ndarray, mask: np.ndarray, n: int = 4, seed: int = 0) -> np.ndarray:
+        """Stage 1, n different completions of one hole: smooth seeded noise raises and lowers what it holds possible.
+
+        Arguments as for predict_edges, the same seed gives the same proposals. Returns float32 (n, H, W) in [0, 1].
+        """
+        if n < 1:
+            raise ValueError(f"n is {n}; wanted at least 1 proposal")
+        photo, mask = self._check(photo, mask)
+        sample = self._sample(photo, mask)
+        noise = smooth_noise(n, sample.mask.shape[-2:], torch.Generator().manual_seed(seed), DOUBT_SCALE)
+        small = self._predict(sample, DOUBT * noise)
+        rows, columns = cells(mask.shape, small.shape[1:])
+        return small[:, rows, columns]
 
     def __call__(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray | None = None) -> np.ndarray:
         """Both stages, or with edges given only the second. Returns uint8 (H, W, 3); a photo without a hole comes back as is.
@@ -115,18 +154,20 @@ class Inpainter:
         return make_sample(blanked, mask)
 
     @torch.inference_mode()
-    def _predict(self, sample: Sample) -> np.ndarray:
-        logits = self.edge_generator(edge_stage_input(sample)[None].to(self.device))
-        inside = torch.sigmoid(logits)[0, 0].cpu().numpy()
-        mask = sample.mask[0].numpy() > 0
-        return merge_edges(sample.known_edges[0].numpy(), inside, mask)
+    def _predict(self, sample: Sample, doubt: Tensor | None = None) -> np.ndarray:
+        """One whole map, or one for each of doubt's. float32 (1 or M, H, W)."""
+        batch = Sample(*(part[None].to(self.device) for part in sample))
+        doubt = None if doubt is None else doubt.to(self.device)
+        inside = predict_probability(self.edge_generator, batch, doubt)[:, 0].cpu().numpy()
+        known, mask = sample.known_edges[0].numpy(), sample.mask[0].numpy() > 0
+        return np.stack([merge_edges(known, each, mask) for each in inside])
 
     @torch.inference_mode()
     def _paint(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray | None) -> np.ndarray:
         sample = self._sample(photo, mask)
         height, width = sample.mask.shape[-2:]
         if edges is None:
-            edges = self._predict(sample) > THRESHOLD
+            edges = self._predict(sample)[0] > THRESHOLD
         else:  # a cell holds an edge where any of its pixels does, so that a thin line survives
             small, (rows, columns) = np.zeros((height, width), bool), cells(mask.shape, (height, width))
             y, x = edges.nonzero()

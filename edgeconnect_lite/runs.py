@@ -24,10 +24,10 @@ from tqdm.auto import tqdm
 
 from edgeconnect_lite.edges import merge_edges
 from edgeconnect_lite.figures import tile
-from edgeconnect_lite.inpainting import THRESHOLD, composite, to_rgb
+from edgeconnect_lite.inpainting import THRESHOLD, composite, predict_probability, to_rgb
 from edgeconnect_lite.metrics import EdgeCounts, hole_psnr
 from edgeconnect_lite.photos import write_bytes, write_picture
-from edgeconnect_lite.samples import Sample, edge_stage_input, image_stage_input
+from edgeconnect_lite.samples import Sample, image_stage_input
 from edgeconnect_lite.weights import one_line, save_network
 
 CHECKPOINT = "checkpoint.pt"
@@ -52,6 +52,7 @@ def begin_run(config: Any, out: str | Path, resume: bool) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
         cv2.setNumThreads(config.threads)
+    torch.set_flush_denormal(True)  # tiny gradients behind shut gates would slow a CPU down
     torch.manual_seed(config.seed)
     return folder
 
@@ -199,7 +200,8 @@ def inspect_edges(generator: nn.Module, held_out: list[Sample]) -> tuple[dict[st
     counts, rows = EdgeCounts(), []
     device = next(generator.parameters()).device
     for sample in held_out:
-        predicted = torch.sigmoid(generator(edge_stage_input(sample)[None].to(device)))[0, 0].cpu()
+        batch = Sample(*(part[None].to(device) for part in sample))
+        predicted = predict_probability(generator, batch)[0, 0].cpu()  # type: ignore[arg-type]
         counts.add((predicted > THRESHOLD).numpy(), sample.edges[0].numpy() > 0, sample.mask[0].numpy() > 0)
         rows.append([to_rgb(sample.photo * (1 - sample.mask)), sample.edges[0].numpy(), predicted.numpy()])
     return {"precision": counts.precision, "recall": counts.recall, "f1": counts.f1}, tile(rows[:6])

@@ -90,6 +90,28 @@ def jitter_colours(photo: np.ndarray, rng: np.random.Generator, strength: float)
     return cv2.LUT(photo, np.clip(np.round(table), 0, 255).astype(np.uint8)[None])
 
 
+def roughen_photo(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Some of what photographs have and rendered faces lack: contrast, texture, blur or sharpness, noise, JPEG, each by chance.
+
+    photo: uint8 (H, W, 3). Returns uint8 (H, W, 3).
+    """
+    x = 255 * (photo.astype(np.float32) / 255) ** np.exp(rng.normal(0, 0.25))
+    x = (x - 127.5) * rng.uniform(0.8, 1.5) + 127.5 + rng.normal(0, 12)
+    if rng.random() < 0.5:  # pores, cloth, grain: noise of a random coarseness that light and dark share alike
+        grain = cv2.GaussianBlur(rng.normal(0, 1, photo.shape[:2]).astype(np.float32), (0, 0), rng.uniform(0.5, 2))
+        x *= 1 + rng.uniform(0.02, 0.12) * (grain / grain.std())[..., None]
+    if rng.random() < 0.5:
+        soft = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.4, 1.2))
+        x = soft if rng.random() < 0.4 else x + rng.uniform(0.3, 1.2) * (x - soft)
+    if rng.random() < 0.4:
+        x += rng.normal(0, rng.uniform(1, 7), photo.shape).astype(np.float32)
+    photo = np.clip(np.round(x), 0, 255).astype(np.uint8)
+    if rng.random() < 0.4:
+        _, data = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])
+        photo = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+    return photo
+
+
 @lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     """In which order the photos come in one epoch."""
@@ -100,15 +122,16 @@ class Samples(Dataset):
     """An endless stream of ground truths: every photo once an epoch, in random order, each with a mask of its own.
 
     photos: any PhotoSource. masks: any MaskSource of the same size. seed: decides everything. flip: mirror half of them.
-    jitter: strength of jitter_colours, 0 = off. `samples[k]` is sample k of the stream, for any k >= 0.
+    jitter: strength of jitter_colours, 0 = off. roughen: share of photos that roughen_photo works on. `samples[k]` is sample
+    k of the stream, for any k >= 0.
     """
 
     def __init__(
         self, photos: PhotoSource, masks: MaskSource, seed: int = 0, flip: bool = True, jitter: float = 0.15,
-        low: float = LOW, high: float = HIGH,
+        low: float = LOW, high: float = HIGH, roughen: float = 0.0,
     ):  # fmt: skip
         self.photos, self.masks, self.seed = photos, masks, seed
-        self.flip, self.jitter, self.low, self.high = flip, jitter, low, high
+        self.flip, self.jitter, self.low, self.high, self.roughen = flip, jitter, low, high, roughen
 
     def __getitem__(self, k: int) -> Sample:
         epoch, place = divmod(k, len(self.photos))
@@ -118,6 +141,8 @@ class Samples(Dataset):
             photo = np.ascontiguousarray(photo[:, ::-1])
         if self.jitter:
             photo = jitter_colours(photo, rng, self.jitter)
+        if self.roughen and rng.random() < self.roughen:
+            photo = roughen_photo(photo, rng)
         return make_sample(photo, self.masks.draw(rng), self.low, self.high)
 
 

@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from edgeconnect_lite import FacePhotos, Inpainter, composite, known_edges, stroke_mask, true_edges
+from edgeconnect_lite.canny import thin
+from edgeconnect_lite.edges import near_hole
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
-from edgeconnect_lite.inpainting import as_edges
+from edgeconnect_lite.inpainting import LONE, as_edges, predict_probability, smooth_noise
 from edgeconnect_lite.masks import BadMask
 from edgeconnect_lite.photos import BadPhoto
+from edgeconnect_lite.samples import Sample, edge_stage_input
 from edgeconnect_lite.weights import STAGE_NAMES, BadWeights, weights_folder
 
 
@@ -28,7 +31,7 @@ def inpainter():
 @pytest.fixture(scope="module")
 def tiny():
     torch.manual_seed(0)
-    return Inpainter(EdgeGenerator(4, 8, 1), ImageGenerator(4, 8, 1), size=32, device="cpu")
+    return Inpainter(EdgeGenerator(4, 8, 1, decision=4), ImageGenerator(4, 8, 1), size=32, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,81 @@ def test_the_predicted_edges_given_back_make_the_same_picture(inpainter, face, h
     edges = inpainter.predict_edges(face, hole)
     assert np.array_equal(inpainter(face, hole), inpainter(face, hole, edges))
     assert np.array_equal(inpainter(face, hole), inpainter(face, hole, edges > 0.5))
+
+
+def test_proposals_agree_on_the_known_part_and_differ_in_the_hole(inpainter, face, hole):
+    proposals = inpainter.propose_edges(face, hole, n=5, seed=3)
+    assert proposals.shape == (5, 128, 128) and proposals.dtype == np.float32
+    assert proposals.min() >= 0 and proposals.max() <= 1
+    away = ~near_hole(hole)
+    assert np.array_equal(proposals[:, away], np.stack(5 * [known_edges(face, hole)[away]]).astype(np.float32))
+    drawn = proposals > 0.5
+    for a in range(5):
+        assert drawn[a][hole].any()
+        for b in range(a):
+            assert (drawn[a] != drawn[b])[hole].sum() > 20
+    common = drawn.all(0)[hole].sum()
+    assert common > 20  # what stage 1 is sure of is in all of them
+
+
+def test_proposals_are_seeded(inpainter, face, hole):
+    first = inpainter.propose_edges(face, hole, n=2, seed=7)
+    torch.rand(5)  # the process's own random state has no part in it
+    assert np.array_equal(first, inpainter.propose_edges(face, hole, n=2, seed=7))
+    assert not np.array_equal(first, inpainter.propose_edges(face, hole, n=2, seed=8))
+    assert np.array_equal(inpainter.propose_edges(face, hole), inpainter.propose_edges(face, hole, n=4, seed=0))
+
+
+def test_a_proposal_is_a_probability_that_a_call_takes(inpainter, face, hole):
+    proposals = inpainter.propose_edges(face, hole, n=2)
+    results = [inpainter(face, hole, edges) for edges in proposals]
+    assert all(np.array_equal(result[~hole], face[~hole]) for result in results)
+    assert not np.array_equal(*results)
+
+
+@given(st.integers(2, 90), st.integers(2, 90), st.integers(1, 5), st.integers(0, 2**32 - 1))
+@few(10)
+def test_any_size_has_proposals_and_noise_in_the_hole_changes_none(tiny, height, width, n, seed):
+    rng = np.random.default_rng(seed)
+    photo = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    mask = rng.random((height, width)) < 0.3
+    mask[0, 0] = False
+    proposals = tiny.propose_edges(photo, mask, n, seed)
+    assert proposals.shape == (n, height, width)
+    assert np.array_equal(proposals, tiny.propose_edges(with_noise_in_hole(photo, mask), mask, n, seed))
+
+
+def test_a_photo_without_a_hole_has_one_edge_map(inpainter, face):
+    whole = np.zeros((128, 128), bool)
+    assert np.array_equal(inpainter.propose_edges(face, whole, n=3), np.stack(3 * [true_edges(face)]))
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_fewer_than_one_proposal_is_an_error(tiny, face, hole, n):
+    with pytest.raises(ValueError, match=f"n is {n}; wanted at least 1 proposal"):
+        tiny.propose_edges(face, hole, n)
+
+
+def test_doubt_is_added_to_the_logits_of_one_sample(tiny, face, hole):
+    sample = Sample(*(part[None] for part in tiny._sample(face, hole)))
+    shift = torch.tensor([0.0, 30.0, -30.0]).view(3, 1, 1, 1)
+    plain, all_edges, none = predict_probability(tiny.edge_generator, sample, shift)
+    with torch.no_grad():
+        logits = tiny.edge_generator(edge_stage_input(sample)).logits
+    torch.testing.assert_close(plain, thin(torch.sigmoid(logits), beside=LONE)[0])
+    assert all_edges.min() == pytest.approx(LONE, abs=0.01) and none.max() < 0.01
+
+
+def test_smooth_noise_is_normal_smooth_and_seeded():
+    noise = smooth_noise(60, (40, 50), torch.Generator().manual_seed(0), 4.0)
+    assert noise.shape == (60, 1, 40, 50)
+    assert noise.mean().abs() < 0.1 and noise.std().item() == pytest.approx(1, abs=0.05)
+    assert noise.abs().max() > 2.5
+    for axis in (2, 3):
+        for distance, wanted in ((1, 0.98), (4, 0.78), (16, 0.02)):  # exp(-distance^2 / (4 scale^2))
+            near, far = noise.narrow(axis, 0, 24), noise.narrow(axis, distance, 24)
+            assert (near * far).mean().item() == pytest.approx(wanted, abs=0.08)
+    assert torch.equal(noise, smooth_noise(60, (40, 50), torch.Generator().manual_seed(0), 4.0))
 
 
 def test_the_shipped_stages_do_their_work(inpainter, face, hole):
@@ -226,7 +304,7 @@ def test_wrong_weights_are_never_replaced_by_random_ones(weights):
     save_file({name: value for name, value in state.items() if name != "unet.outlet.bias"}, model)
     with pytest.raises(BadWeights, match=r"unet\.outlet\.bias"):
         Inpainter.from_pretrained(weights)
-    save_file(state | {"unet.outlet.bias": torch.tensor([float("nan")])}, model)
+    save_file(state | {"unet.outlet.bias": torch.full_like(state["unet.outlet.bias"], float("nan"))}, model)
     with pytest.raises(BadWeights, match="not finite"):
         Inpainter.from_pretrained(weights)
     model.write_bytes(b"not a safetensors file")

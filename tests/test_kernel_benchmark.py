@@ -51,4 +51,4 @@ def test_what_a_generator_keeps(benchmark):
 
 def test_the_sizes_are_those_of_the_u_net(benchmark):
     sizes = benchmark.layer_sizes(64, 3)
-    assert sizes[0] == (3, 20, 64, 64) and (3, 176, 8, 8) in sizes and len(sizes) == len(set(sizes))
+    assert sizes[0] == (3, 40, 32, 32) and (3, 192, 8, 8) in sizes and len(sizes) == len(set(sizes))

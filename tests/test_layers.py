@@ -78,6 +78,12 @@ def test_up_doubles_every_pixel_and_puts_the_skip_behind():
     np.testing.assert_allclose(layer(x, skip)[0].detach().numpy(), wanted, rtol=0, atol=1e-12)
 
 
+def test_up_goes_without_a_skip_too():
+    layer, x = GatedUp(3, 2).double(), seeded(1, 3, 4, 5)
+    wanted = by_hand(layer, np.repeat(np.repeat(x[0].numpy(), 2, 1), 2, 2))
+    np.testing.assert_allclose(layer(x)[0].detach().numpy(), wanted, rtol=0, atol=1e-12)
+
+
 def test_a_residual_block_adds_to_its_input():
     block = ResidualBlock(3, dilation=2).double()
     x = seeded(1, 3, 9, 9)

@@ -1,5 +1,6 @@
 """losses.py: each equation once more, in NumPy's float64."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -58,6 +59,30 @@ def test_edge_cross_entropy(seed, hole_weight, edge_weight):
     close(losses.edge_cross_entropy(logits, edges, mask, hole_weight, edge_weight), wanted)
 
 
+def test_edge_cross_entropy_takes_a_map_of_edge_weights():
+    logits, _, mask = pair()
+    logits, edges = logits[:, :1], (seeded(2, 1, 4, 5, seed=9) > 0.5).double()
+    weight = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(0)).double() * 5
+    p, e = sigmoid(logits.numpy()), edges.numpy()
+    each = -(weight.numpy() * e * np.log(p) + (1 - e) * np.log(1 - p))
+    wanted = np.average(each, weights=np.where(mask.numpy() == 1, 3.0, 1.0))
+    close(losses.edge_cross_entropy(logits, edges, mask, 3.0, weight), wanted)
+    flat = losses.edge_cross_entropy(logits, edges, mask, 3.0, torch.full_like(weight, 2.5))
+    close(flat, losses.edge_cross_entropy(logits, edges, mask, 3.0, 2.5).item())
+
+
+def test_the_edge_weight_rises_with_the_depth_in_the_hole():
+    """By the distance to the nearest known pixel, in either axis: 1 = at the border, 6 and more = deep."""
+    mask = np.zeros((2, 1, 24, 30), np.float32)
+    mask[0, 0, 3:20, 4:25] = mask[1, 0, :9, :20] = 1
+    distance = np.stack([cv2.distanceTransform(m[0].astype(np.uint8), cv2.DIST_C, 3)[None] for m in mask])
+    wanted = 2.0 + (5.0 - 2.0) * (np.clip(distance, 1, 6) - 1) / 5
+    found = losses.deepening_weight(torch.from_numpy(mask), 2.0, 5.0)
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-6)
+    assert found.min() == 2 and found.max() == 5
+    assert losses.deepening_weight(torch.from_numpy(mask), 3.0, 3.0).unique().tolist() == [3.0]
+
+
 def test_edge_cross_entropy_s_defaults():
     logits, edges = torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, 0.0]]]])
     mask = torch.tensor([[[[1.0, 0.0]]]])
@@ -73,6 +98,15 @@ def test_reconstruction_loss(seed, hole_weight):
     weight = np.broadcast_to(np.where(mask.numpy() == 1, hole_weight, 1.0), painted.shape)
     wanted = np.average(np.abs(painted.numpy() - photo.numpy()), weights=weight)
     close(losses.reconstruction_loss(painted, photo, mask, hole_weight), wanted)
+
+
+@few(20)
+@given(seeds, weights)
+def test_squared_loss(seed, hole_weight):
+    painted, photo, mask = pair(seed)
+    weight = np.broadcast_to(np.where(mask.numpy() == 1, hole_weight, 1.0), painted.shape)
+    wanted = np.average((painted.numpy() - photo.numpy()) ** 2, weights=weight)
+    close(losses.squared_loss(painted, photo, mask, hole_weight), wanted)
 
 
 @few(10)

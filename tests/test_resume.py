@@ -21,7 +21,8 @@ from edgeconnect_lite.training import EdgeTraining, ImageTraining, train_edge, t
 out, photos, stage, workers, moments = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 kind, train = {"edge": (EdgeTraining, train_edge), "image": (ImageTraining, train_image)}[stage]
 config = kind(photos=photos, size=64, width=4, bottom=8, blocks=1, batch_size=2, validation=2, steps=6, warmup=2,
-              threads=1, workers=workers, log_every=4, checkpoint_minutes=0.0)
+              threads=1, workers=workers, log_every=4, checkpoint_minutes=0.0,
+              adversarial_weight=0.01, feature_matching_weight=0.3)
 
 def start(folder):
     child = os.fork()

@@ -21,6 +21,7 @@ from edgeconnect_lite.samples import (
     jitter_colours,
     make_sample,
     noised_edges,
+    roughen_photo,
 )
 
 seeds = st.integers(0, 2**16)
@@ -161,6 +162,73 @@ def test_jitter_stays_within_its_strength():
     assert levels.max() <= (128.5 + 25.5) * 1.1 + 1 and levels.min() >= (127.5 - 25.6) * 0.9 - 1
     assert abs(levels.mean() - 128) < 5 and levels.std() > 5
     assert np.array_equal(jitter_colours(noise_photo(8, 8), np.random.default_rng(0), 0.0), noise_photo(8, 8))
+
+
+# roughness
+
+
+@few(25)
+@given(seeds, st.integers(8, 70), st.integers(8, 70))
+def test_a_roughened_photo_is_seeded_and_a_photo_still(seed, height, width):
+    photo = shapes_photo(height, width, seed)
+    before = photo.copy()
+    result = roughen_photo(photo, np.random.default_rng(seed))
+    assert result.shape == photo.shape and result.dtype == np.uint8
+    assert np.array_equal(result, roughen_photo(photo, np.random.default_rng(seed)))
+    assert np.array_equal(photo, before) and not np.shares_memory(photo, result)
+
+
+def test_roughness_varies_and_a_face_stays_that_face():
+    face = FacePhotos("test")[3]
+    results = [roughen_photo(face, np.random.default_rng(seed)) for seed in range(40)]
+    assert len({result.tobytes() for result in results}) == 40
+    correlations = [np.corrcoef(to_gray(result).ravel(), to_gray(face).ravel())[0, 1] for result in results]
+    assert min(correlations) > 0.8
+    assert sum(correlation < 0.99 for correlation in correlations) >= 5
+
+
+def test_some_roughened_photos_have_more_edges_and_some_have_fewer():
+    """Texture, noise and sharpness add edges; blur takes some away."""
+    face = FacePhotos("test")[3]
+    count = true_edges(face).sum()
+    ratios = [true_edges(roughen_photo(face, np.random.default_rng(seed))).sum() / count for seed in range(40)]
+    assert min(ratios) < 0.8 and max(ratios) > 1.3
+
+
+class Steps:
+    """Stands for a random generator: every chance comes true or none does, every size is the middle one."""
+
+    def __init__(self, chance):
+        self.random = lambda: 0.0 if chance else 1.0
+        self.uniform = lambda low, high: (low + high) / 2
+        self.integers = lambda low, high: (low + high) // 2
+
+    def normal(self, mean, deviation, shape=None):
+        return mean if shape is None else np.random.default_rng(0).normal(mean, deviation, shape)
+
+
+def test_without_luck_only_the_contrast_changes():
+    photo = noise_photo(20, 20)
+    wanted = np.clip(np.round((photo.astype(np.float32) - 127.5) * 1.15 + 127.5), 0, 255)
+    assert np.abs(roughen_photo(photo, Steps(False)) - wanted).max() <= 1
+    flat = np.full((20, 20, 3), 128, np.uint8)
+    assert roughen_photo(flat, Steps(False)).std() == 0 and roughen_photo(flat, Steps(True)).std() > 2
+
+
+def test_the_share_of_roughened_photos_is_as_asked_and_the_others_stay_as_they_are():
+    faces, masks = FacePhotos("test", 64), RandomMasks("boxes", 64)
+    plain, some = (Samples(faces, masks, seed=2, jitter=0, roughen=share) for share in (0.0, 0.25))
+    stream = [(plain[k], some[k]) for k in range(200)]
+    changed = [not same(a.photo, b.photo) for a, b in stream]
+    assert 30 <= sum(changed) <= 70
+    for (_, sample), is_changed in zip(stream[:60], changed):
+        if is_changed:  # all of its parts are made from the roughened photo
+            photo = (sample.photo * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+            assert equal_samples(make_sample(photo, sample.mask[0].bool().numpy()), sample)
+    assert equal_samples(some[17], Samples(faces, masks, seed=2, jitter=0, roughen=0.25)[17])
+    assert not any(
+        same(Samples(faces, masks, seed=2, jitter=0, roughen=1.0)[k].photo, plain[k].photo) for k in range(20)
+    )
 
 
 # the stream

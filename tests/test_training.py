@@ -3,7 +3,11 @@
 import itertools
 import json
 import math
+import shutil
+import sysconfig
 from dataclasses import asdict, fields, replace
+from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,33 +17,41 @@ from helpers import noise_photo, same, save
 from safetensors.torch import load_file
 
 from edgeconnect_lite import losses, training
+from edgeconnect_lite.dilated import DilatedGenerator
 from edgeconnect_lite.features import FeaturesNotFound
-from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
-from edgeconnect_lite.inpainting import Inpainter
+from edgeconnect_lite.generators import EdgeGenerator, EdgePrediction, ImageGenerator
+from edgeconnect_lite.inpainting import Inpainter, predict_probability
 from edgeconnect_lite.masks import MaskFolder, RandomMasks
+from edgeconnect_lite.optimizers import Muon
 from edgeconnect_lite.photos import CelebA, FacePhotos, PhotoFolder, read_photo
 from edgeconnect_lite.runs import TrainingStopped, learning_rate
-from edgeconnect_lite.samples import Sample, Samples, batches
+from edgeconnect_lite.samples import Sample, Samples, batches, edge_stage_input
 from edgeconnect_lite.training import (
     EdgeTraining,
     ImageTraining,
     given_edges,
     noise_of,
+    open_data,
+    open_image_generator,
     open_masks,
+    open_optimizer,
     open_photos,
     train_edge,
     train_image,
     weighted_sum,
+    with_optimizers,
 )
-from edgeconnect_lite.weights import BadWeights
+from edgeconnect_lite.weights import BadWeights, load_network
 
 
 @pytest.fixture(scope="module", autouse=True)
-def threads_as_before():
+def process_as_before():
+    """A run sets the process's threads, and that tiny numbers count as 0."""
     torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
     yield
     torch.set_num_threads(torch_threads)
     cv2.setNumThreads(cv2_threads)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +76,8 @@ def tiny(kind, photos, **changes):
     }
     if kind is ImageTraining:
         shared |= {"perceptual_weight": 0, "style_weight": 0}
+    else:
+        shared |= {"decision": 4, "adversarial_weight": 0.01, "feature_matching_weight": 0.3}
     return kind(photos=photos, log_every=2, **{**shared, **changes})
 
 
@@ -116,9 +130,8 @@ def test_a_short_run_writes_everything_that_it_promises(stage, photos, tmp_path)
     assert {path.name for path in folder.iterdir()} == {
         "config.json", "model.safetensors", "checkpoint.pt", "training.json", "log.jsonl", "panel.png"
     }  # fmt: skip
-    assert json.loads((folder / "config.json").read_text()) == {
-        "width": 4, "bottom": 8, "blocks": 1, "skips": True
-    }  # fmt: skip
+    sizes = {"width": 4, "bottom": 8, "blocks": 1, "skips": True}
+    assert json.loads((folder / "config.json").read_text()) == sizes | ({"decision": 4} if stage == "edge" else {})
     half = load_file(folder / "model.safetensors")
     assert {value.dtype for value in half.values()} == {torch.float16}
     assert all(same(half[name], value.half()) for name, value in generator.state_dict().items())
@@ -126,12 +139,8 @@ def test_a_short_run_writes_everything_that_it_promises(stage, photos, tmp_path)
     assert all(same(value, half[name].float()) for name, value in loaded.state_dict().items())
 
     lines = read_log(out)
-    terms = {
-        "discriminator",
-        "adversarial",
-        "feature_matching",
-        "cross_entropy" if stage == "edge" else "reconstruction",
-    }
+    terms = {"discriminator", "adversarial", "feature_matching"}
+    terms |= {"cross_entropy", "gray"} if stage == "edge" else {"reconstruction", "squared"}
     assert [line.pop("step") for line in lines] == [2, 4, 4]
     assert set(lines[0]) == set(lines[1]) == terms
     assert set(lines[2]) == ({"precision", "recall", "f1"} if stage == "edge" else {"hole_psnr"})
@@ -221,12 +230,122 @@ def test_the_loss_falls(stage, photos, tmp_path):
 
 
 def test_terms_of_weight_0_are_not_computed(photos, tmp_path):
-    train_edge(tiny(EdgeTraining, photos, steps=2, adversarial_weight=0, feature_matching_weight=0), tmp_path / "edge")
+    off = {"adversarial_weight": 0, "feature_matching_weight": 0}
+    train_edge(tiny(EdgeTraining, photos, steps=2, gray_weight=0, **off), tmp_path / "edge")
     assert set(read_log(tmp_path / "edge")[0]) == {"step", "cross_entropy"}
-    train_image(
-        tiny(ImageTraining, photos, steps=2, adversarial_weight=0, feature_matching_weight=0), tmp_path / "image"
-    )
+    train_edge(tiny(EdgeTraining, photos, steps=2, cross_entropy_weight=0, **off), tmp_path / "gray")
+    assert set(read_log(tmp_path / "gray")[0]) == {"step", "gray"}
+    train_image(tiny(ImageTraining, photos, steps=2, squared_weight=0, **off), tmp_path / "image")
     assert set(read_log(tmp_path / "image")[0]) == {"step", "reconstruction"}
+
+
+def test_the_gray_term_alone_teaches_the_u_net_and_not_the_decision(photos, tmp_path):
+    """With gradients for neither, the decision's layers stay as they were, without even a decay."""
+    off = {"adversarial_weight": 0, "feature_matching_weight": 0, "cross_entropy_weight": 0}
+    config = tiny(EdgeTraining, photos, steps=3, warmup=1, gray_weight=1.0, **off)
+    torch.manual_seed(config.seed)
+    before = EdgeGenerator(config.width, config.bottom, config.blocks, config.skips, config.decision).state_dict()
+    after = train_edge(config, tmp_path).state_dict()
+    moved = {name.split(".")[0] for name, value in after.items() if not same(value.contiguous(), before[name])}
+    assert moved == {"unet"}
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
+@each_stage
+def test_every_optimizer_trains_and_resumes(stage, optimizer, photos, tmp_path):
+    kind, train, _, _ = STAGES[stage]
+    config = tiny(kind, photos, optimizer=optimizer, steps=2)
+    train(config, tmp_path)
+    groups = checkpoint(tmp_path)["g_optimizer"]["param_groups"]
+    assert [group.get("muon") for group in groups] == ([True, False] if optimizer == "muon" else [None])
+    train(config, tmp_path, resume=True)
+    with pytest.raises(TrainingStopped, match="optimizer was"):
+        train(replace(config, optimizer={"muon": "adam", "adam": "muon"}[optimizer]), tmp_path, resume=True)
+
+
+def test_the_optimizers_are_as_configured():
+    network = EdgeGenerator(4, 8, 1, decision=4)
+    config = EdgeTraining(learning_rate=7e-3, betas=(0.7, 0.8), discriminator_betas=(0.1, 0.2))
+    for name, kind in (("muon", Muon), ("adam", torch.optim.Adam)):
+        optimizer = open_optimizer(network, replace(config, optimizer=name))
+        assert type(optimizer) is kind
+        assert all(group["betas"] == (0.7, 0.8) and group["lr"] == 7e-3 for group in optimizer.param_groups)
+        assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+    other = with_optimizers(network, torch.nn.Conv2d(1, 1, 3), config)["d_optimizer"]
+    assert type(other) is torch.optim.Adam and other.param_groups[0]["betas"] == (0.1, 0.2)
+
+
+def test_the_peer_trains_and_its_folder_holds_it(photos, tmp_path, monkeypatch):
+    assert {p: open_image_generator(ImageTraining(network=p)).__class__ for p in ("unet", "dilated")} == {
+        "unet": ImageGenerator, "dilated": DilatedGenerator
+    }  # fmt: skip
+    monkeypatch.setattr(training, "DilatedGenerator", partial(DilatedGenerator, width=4, blocks=1))
+    config = tiny(ImageTraining, photos, network="dilated", steps=2, checkpoint_minutes=0.0)
+    trained = train_image(config, tmp_path)
+    loaded = load_network(kept(tmp_path, "config.json").parent, DilatedGenerator)
+    assert all(same(value.half().float(), loaded.state_dict()[name]) for name, value in trained.state_dict().items())
+    assert {"hole_psnr"} < set().union(*read_log(tmp_path))
+    train_image(config, tmp_path, resume=True)
+
+
+def test_a_compiled_run_is_the_eager_one_to_rounding(photos, tmp_path):
+    if not (shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").exists()):
+        pytest.skip("g++ or Python's headers (python3-dev) are missing, which Inductor needs on a CPU")
+    logs = []
+    for compiled in (False, True):
+        torch.compiler.reset()
+        config = tiny(EdgeTraining, photos, steps=2, compile=compiled, adversarial_weight=0, feature_matching_weight=0)
+        trained = train_edge(config, tmp_path / str(compiled))
+        logs.append(read_log(tmp_path / str(compiled))[0])
+    assert type(trained) is EdgeGenerator  # not the compiled wrapper, whose parameters have other names
+    loaded = load_network(kept(tmp_path / "True", "config.json").parent, EdgeGenerator)
+    assert loaded.state_dict().keys() == trained.state_dict().keys()
+    assert logs[1] == pytest.approx(logs[0], rel=0.01)
+
+
+@each_stage
+def test_compile_compiles_the_generator(stage, photos, tmp_path, monkeypatch):
+    kind, train, make, _ = STAGES[stage]
+    seen = []
+    monkeypatch.setattr(torch, "compile", lambda network: seen.append(type(network)) or network)
+    train(tiny(kind, photos, steps=1), tmp_path / "eager")
+    assert not seen
+    train(tiny(kind, photos, steps=1, compile=True), tmp_path / "compiled")
+    assert seen == [make]
+
+
+def test_stage_2_trains_on_the_edges_of_a_stage_1(photos, tmp_path, monkeypatch):
+    first = train_edge(tiny(EdgeTraining, photos, steps=1), tmp_path / "pair")
+    config = tiny(ImageTraining, photos, steps=1, predicted_edges=0.5, edge_weights=str(tmp_path / "pair"))
+    predictors = []
+
+    def watched(sample, config, predict, generator):
+        predictors.append(predict)
+        return given_edges(sample, config, predict, generator)
+
+    monkeypatch.setattr(training, "given_edges", watched)
+    train_image(config, tmp_path / "second")
+    (predict,) = predictors
+    assert all(same(value.half().float(), predict.state_dict()[name]) for name, value in first.state_dict().items())
+    train_image(replace(config, predicted_edges=0.0, edge_weights=str(tmp_path / "nowhere")), tmp_path / "third")
+    assert predictors[1:] == [None]  # and no weights are looked for
+    with pytest.raises(BadWeights, match="no such folder"):
+        train_image(replace(config, edge_weights=str(tmp_path / "nowhere")), tmp_path / "fourth")
+
+
+def test_a_run_counts_tiny_numbers_as_0(photos, tmp_path, monkeypatch):
+    if not torch.set_flush_denormal(True):
+        pytest.xfail("this processor cannot")
+    torch.set_flush_denormal(False)
+    tiny_number, seen, true_loss = torch.tensor([1e-39]), [], losses.edge_cross_entropy
+    assert (tiny_number * 1.5).item() > 0
+    monkeypatch.setattr(
+        losses,
+        "edge_cross_entropy",
+        lambda *arguments: seen.append((tiny_number * 1.5).item()) or true_loss(*arguments),
+    )
+    train_edge(tiny(EdgeTraining, photos, steps=1), tmp_path)
+    assert seen == [0.0]
 
 
 @pytest.mark.parametrize("condition", ["nothing", "mask"])
@@ -251,6 +370,22 @@ def test_two_runs_of_one_process_may_differ_in_precision(photos, tmp_path):
 
 
 # refusals
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "value", "wanted"),
+    [
+        (EdgeTraining, "optimizer", "sgd", "muon, adam"),
+        (ImageTraining, "optimizer", "Muon", "muon, adam"),
+        (ImageTraining, "network", "resnet", "unet, dilated"),
+        (EdgeTraining, "precision", "fp16", "no, bf16"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_known_ones(kind, setting, value, wanted, photos, tmp_path):
+    train = train_edge if kind is EdgeTraining else train_image
+    with pytest.raises(ValueError, match=f"{setting} is '{value}'; wanted one of {wanted}"):
+        train(tiny(kind, photos, **{setting: value}), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_existing_checkpoint_is_not_overwritten(photos, tmp_path):
@@ -356,10 +491,12 @@ def test_an_adversarial_term_that_is_not_finite_is_named_too(photos, tmp_path, m
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms():
-    config = EdgeTraining(cross_entropy_weight=2.0, adversarial_weight=0.5, feature_matching_weight=3.0)
-    values = {"cross_entropy": 1.5, "discriminator": 100.0, "adversarial": 4.0, "feature_matching": 0.25}
+    config = EdgeTraining(
+        cross_entropy_weight=2.0, gray_weight=7.0, adversarial_weight=0.5, feature_matching_weight=3.0
+    )
+    values = {"cross_entropy": 1.5, "gray": 0.5, "discriminator": 100.0, "adversarial": 4.0, "feature_matching": 0.25}
     terms = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
-    assert weighted_sum(terms, config, 0).item() == pytest.approx(2 * 1.5 + 0.5 * 4 + 3 * 0.25)
+    assert weighted_sum(terms, config, 0).item() == pytest.approx(2 * 1.5 + 7 * 0.5 + 0.5 * 4 + 3 * 0.25)
 
 
 def test_the_learning_rate_warms_up_and_falls_as_a_cosine_to_a_hundredth():
@@ -387,20 +524,63 @@ def test_stage_2_is_given_true_edges_near_the_hole_and_known_ones_elsewhere():
     sample = next(iter(batches(samples, 6, 1)))
     near = cv2.dilate(sample.mask.numpy().transpose(2, 3, 0, 1).reshape(64, 64, 6), np.ones((5, 5))) > 0
     near = torch.from_numpy(near.transpose(2, 0, 1))[:, None]
-    edges = given_edges(sample, 0.0, torch.Generator())
+    edges = given_edges(sample, ImageTraining(blank_edges=0.0), None, torch.Generator())
     assert same(edges, torch.where(near, sample.edges, sample.known_edges)) and edges[near].sum() > 0
-    blank = given_edges(sample, 1.0, torch.Generator())
+    blank = given_edges(sample, ImageTraining(blank_edges=1.0), None, torch.Generator())
     assert same(blank, sample.known_edges)  # which are none near the hole
+    torch.manual_seed(0)
+    generator = EdgeGenerator(4, 8, 1, decision=4)
+    with torch.no_grad():
+        generator.outlet.bias.fill_(0.0)
+    config = ImageTraining(blank_edges=0.0, predicted_edges=1.0)
+    predicted = (predict_probability(generator, sample) > 0.5).float()
+    edges = given_edges(sample, config, generator, torch.Generator())
+    assert same(edges, torch.where(near, predicted, sample.known_edges))
+    assert edges[near].sum() > 0 and not same(edges[near], sample.edges[near])
 
 
-def test_the_share_of_blank_edges_is_as_asked_and_seeded():
-    ones = torch.ones(2000, 1, 4, 4)
+class Stripes(torch.nn.Module):
+    """Stands for stage 1: sure of a line in column 2, whatever it is given. It keeps what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def forward(self, x):
+        self.given.append(x)
+        logits = torch.full_like(x[:, :1], -9.0)
+        logits[..., 2] = 9.0
+        return EdgePrediction(logits, x[:, :1])
+
+
+def test_the_shares_of_blank_predicted_and_true_edges_are_as_asked_and_seeded():
+    ones, count = torch.ones(2000, 1, 6, 6), 2000
     sample = Sample(photo=ones, gray=ones, mask=ones, edges=ones, known_edges=torch.zeros_like(ones))
-    edges = given_edges(sample, 0.15, torch.Generator().manual_seed(0))
-    drawn = edges.flatten(1)
-    assert same(drawn.amin(1), drawn.amax(1))  # a sample has all its edges or none
-    assert drawn[:, 0].mean().item() == pytest.approx(0.85, abs=0.03)
-    assert same(edges, given_edges(sample, 0.15, torch.Generator().manual_seed(0)))
+    line = torch.zeros(6, 6)
+    line[:, 2] = 1
+
+    def draw(predict, seed=0, **shares):
+        edges = given_edges(sample, ImageTraining(**shares), predict, torch.Generator().manual_seed(seed))
+        kinds = torch.tensor([edges[k].sum().item() for k in range(count)])  # 0 blank, 6 predicted, 36 true
+        assert all(same(edges[k, 0], line) for k in (kinds == 6).nonzero()[:, 0])
+        assert sum((kinds == total).sum().item() for total in (0, 6, 36)) == count  # a sample has one kind of edges
+        return edges, [(kinds == total).float().mean().item() for total in (0, 6, 36)]
+
+    edges, shares = draw(Stripes(), blank_edges=0.15, predicted_edges=0.5)
+    assert shares == pytest.approx([0.15, 0.5, 0.35], abs=0.03)
+    assert same(edges, draw(Stripes(), blank_edges=0.15, predicted_edges=0.5)[0])
+    assert not same(edges, draw(Stripes(), seed=1, blank_edges=0.15, predicted_edges=0.5)[0])
+    assert draw(None, blank_edges=0.15)[1] == pytest.approx([0.15, 0, 0.85], abs=0.03)
+    assert draw(Stripes(), blank_edges=0.0, predicted_edges=1.0)[1] == [0, 1, 0]
+    assert draw(Stripes(), blank_edges=1.0, predicted_edges=0.0)[1] == [1, 0, 0]
+
+
+def test_stage_1_is_given_its_own_input_of_the_samples_that_it_predicts():
+    samples = Samples(FacePhotos("test", 64), RandomMasks("boxes", 64), seed=0)
+    sample, predict = next(iter(batches(samples, 3, 1))), Stripes()
+    given_edges(sample, ImageTraining(blank_edges=0.0, predicted_edges=1.0), predict, torch.Generator())
+    (given,) = predict.given
+    assert same(given, edge_stage_input(sample))
 
 
 def test_photos_and_masks_are_opened_by_name(photos, tmp_path):
@@ -425,9 +605,15 @@ def test_photos_and_masks_are_opened_by_name(photos, tmp_path):
 def test_every_loss_of_the_configs_exists():
     for kind in (EdgeTraining, ImageTraining):
         names = {field.name.removesuffix("_weight") for field in fields(kind) if field.name.endswith("_weight")}
-        for name in names - {"hole", "edge"}:
-            function = "edge_cross_entropy" if name == "cross_entropy" else f"{name}_loss"
+        for name in names - {"hole", "edge", "deep_edge"}:
+            function = {"cross_entropy": "edge_cross_entropy", "gray": "reconstruction_loss"}.get(name, f"{name}_loss")
             assert callable(getattr(losses, function))
+
+
+def test_the_share_of_roughened_photos_reaches_the_stream(photos):
+    for share in (0.0, 0.6):
+        _, samples, _ = open_data(tiny(EdgeTraining, photos, roughen=share))
+        assert samples.roughen == share
 
 
 class Taps(torch.nn.Module):

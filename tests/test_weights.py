@@ -25,9 +25,11 @@ def test_saved_weights_are_the_rounded_ones_and_the_network_keeps_its_own(tmp_pa
 
 def test_both_ways_of_loading_agree(tmp_path):
     torch.manual_seed(0)
-    generator = EdgeGenerator(4, 8, 1, skips=False)
+    generator = EdgeGenerator(4, 8, 1, skips=False, decision=4)
     save_network(generator, tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text()) == {"width": 4, "bottom": 8, "blocks": 1, "skips": False}
+    assert json.loads((tmp_path / "config.json").read_text()) == {
+        "width": 4, "bottom": 8, "blocks": 1, "skips": False, "decision": 4
+    }  # fmt: skip
     ours, hub = load_network(tmp_path, EdgeGenerator), EdgeGenerator.from_pretrained(tmp_path)
     assert ours.state_dict().keys() == hub.state_dict().keys() == generator.state_dict().keys()
     assert all(same(value, hub.state_dict()[name]) for name, value in ours.state_dict().items())
