@@ -107,71 +107,82 @@ def inpaint(
 
 def evaluate(
     weights: str | None = None, photos: Path | None = None, masks: Path | None = None, invert_masks: bool = False,
-    limit: int | None = None, seed: int = 0, json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    sets: str | None = None, also: tyro.conf.UseAppendAction[tuple[str, ...]] = (), limit: int | None = None,
+    seed: int = 0, json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None, figures: Path | None = None,
 ) -> None:  # fmt: skip
-    """Measure a pair of weights on the hole: Telea, and ours with predicted, true and no edges, by hole ratio.
+    """Measure a pair of weights on the hole: the classical methods, and ours with predicted, true and no edges.
 
     Args:
         weights: a folder of weights, or a name on the Hugging Face Hub; by default the shipped ones.
-        photos: a folder of photos; by default the 500 shipped test faces.
-        masks: a folder of masks, white = hole; by default drawn strokes, free and in six bins of hole ratio.
+        photos: a folder of photos; by default the 500 shipped test faces, which are then also split by what they show.
+        masks: a folder of masks, white = hole, in place of the sets.
         invert_masks: black = hole in that folder.
+        sets: which of strokes (free, and in six bins of hole ratio), brush (20-40 %), box (in the centre); by default all.
+        also: other weights to measure beside these, NAME=DIR; may be given more than once.
         limit: only the first so many photos.
         seed: decides the masks.
-        json_file: where the figures go as JSON: results[mask_set][bin][method][metric].
+        json_file: where the figures go as JSON: results[mask_set][bin][method][metric], splits, proposals.
+        figures: a folder for plot.png and panels of the best, median and worst cases by rank.
     """
     from itertools import islice
 
-    from edgeconnect_lite.evaluation import evaluate as measure
-    from edgeconnect_lite.evaluation import stroke_sets
+    from edgeconnect_lite.evaluation_report import print_report, run_evaluation, write_figures
     from edgeconnect_lite.inpainting import Inpainter
-    from edgeconnect_lite.masks import MaskFolder
     from edgeconnect_lite.photos import FacePhotos, PhotoFolder, write_bytes
 
     if json_file:
         _check_writable(json_file, endings=(".json",))
+    if figures and (not figures.parent.is_dir() or (figures.exists() and not figures.is_dir())):
+        raise UsageError(f"--figures is {figures}; wanted a folder, or a new one in a folder that is there")
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}; wanted at least 1")
+    chosen = _mask_sets(sets, masks, invert_masks)
     faces = FacePhotos("test") if photos is None else PhotoFolder(photos)
-    name, sets = (
-        ("strokes", stroke_sets()) if masks is None else (masks.name, {"any": MaskFolder(masks, 128, invert_masks)})
-    )
+    others = {name: Inpainter.from_pretrained(folder) for name, folder in _named(also).items()}
     inpainter = Inpainter.from_pretrained(weights)
-    results = {name: {}}
-    for bin_name, source in sets.items():
-        results[name][bin_name] = measure(inpainter, islice(faces, limit), source, seed, f"{name} {bin_name}")
-    _print_table(results)
+    some = faces if limit is None else list(islice(faces, limit))
+    records = faces.records if isinstance(faces, FacePhotos) else None
+    report, panels = run_evaluation(inpainter, some, chosen, seed, others, records)
+    print_report(report)
     if json_file:
-        text = json.dumps({"command": " ".join(["edgeconnect-lite", *sys.argv[1:]]), "results": results}, indent=1)
+        text = json.dumps({"command": " ".join(["edgeconnect-lite", *sys.argv[1:]]), **report}, indent=1)
         write_bytes(json_file, text.encode() + b"\n")
         print(f"wrote {json_file}")
+    if figures:
+        for path in write_figures(figures, report["results"], panels):
+            print(f"wrote {path}")
 
 
-def _print_table(results: dict) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _mask_sets(sets: str | None, masks: Path | None, invert: bool) -> dict:
+    """[mask_set][bin] -> masks: the folder's, or the chosen ones of our own."""
+    from edgeconnect_lite.evaluation import mask_sets
+    from edgeconnect_lite.masks import MaskFolder
 
-    for name, bins in results.items():
-        table = Table(title=f"{name}: everything on the hole")
-        for column in (
-            "hole",
-            "PSNR telea",
-            "predicted",
-            "true",
-            "none",
-            "edges P",
-            "R",
-            "F1",
-            "F1 1 px",
-            "edge effect",
-        ):
-            table.add_column(column, justify="right")
-        for bin_name, methods in bins.items():
-            edges = methods["predicted"]
-            psnr = [f"{methods[m]['psnr']:.2f}" for m in ("telea", "predicted", "true", "none")]
-            shares = [f"{edges[key]:.2f}" for key in ("precision", "recall", "f1", "f1_1px")]
-            table.add_row(bin_name, *psnr, *shares, f"{methods['true']['edge_effect']:.1f}")
-        Console(width=110).print(table)
+    if masks is not None:
+        if sets is not None:
+            raise UsageError(f"--sets is {sets} and --masks is {masks}; wanted one of the two")
+        return {masks.resolve().name: {"any": MaskFolder(masks, 128, invert)}}
+    known = mask_sets()
+    names = list(known) if sets is None else [name.strip() for name in sets.split(",")]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"--sets names {', '.join(unknown) or 'nothing'}; wanted some of {','.join(known)}")
+    return {name: known[name] for name in names}
+
+
+def _named(pairs: tuple[str, ...]) -> dict[str, str]:
+    """NAME=DIR, ... -> {name: folder}."""
+    from edgeconnect_lite.evaluation import METHODS
+
+    named: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, folder = pair.partition("=")
+        if not (name and equals and folder):
+            raise UsageError(f"--also is {pair}; wanted NAME=DIR")
+        if name in named or name in (*METHODS, "photo"):
+            raise UsageError(f"--also names {name} twice or as a method of its own; wanted another name")
+        named[name] = folder
+    return named
 
 
 def prepare(source: tyro.conf.Positional[Path], out: Path) -> None:

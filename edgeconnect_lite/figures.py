@@ -4,8 +4,9 @@ Edges are drawn in the report's colours: red = predicted, green = true, blue = k
 """
 
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from edgeconnect_lite.inpainting import Inpainter
 
 RED, GREEN, BLUE = (214, 39, 40), (44, 160, 44), (31, 119, 180)
+METHOD_COLOURS = {
+    "telea": "gray", "navier_stokes": "tan", "predicted": "tab:red", "true": "tab:green", "none": "tab:blue",
+}  # fmt: skip
 
 
 class Panel(Figure):
@@ -114,4 +118,43 @@ def show(pictures: dict[str, np.ndarray], columns: int = 5, size: float = 1.9, k
     for axis, (title, picture) in zip(axes, pictures.items()):
         axis.imshow(as_picture(picture), interpolation="nearest")
         axis.set_title(title, fontsize=9)
+    return figure
+
+
+def sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]], columns: Sequence[str], size: float = 1.4) -> Panel:
+    """A table of pictures: (label, pictures) a row, a title over each column. size: inches of one picture's side."""
+    figure = Panel(figsize=((len(columns) + 0.5) * size, len(rows) * size + 0.3), layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    for line, (label, pictures) in zip(axes, rows, strict=True):
+        line[0].set_ylabel(label, fontsize=8)
+        for axis, picture in zip(line, pictures, strict=True):
+            axis.imshow(as_picture(picture), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+    for axis, title in zip(axes[0], columns, strict=True):
+        axis.set_title(title, fontsize=9)
+    return figure
+
+
+def plot_results(sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Plot:
+    """Hole PSNR of each method, and exact F1 of the predicted edges against Telea's, with 95 % intervals.
+
+    sets: title of a mask set -> [method][metric], as evaluation.summarize gives it and `evaluate --json` stores it.
+    """
+    figure = Plot(figsize=(11, 4), layout="constrained")
+    methods = list(next(iter(sets.values())))
+    others = cycle(("tab:purple", "tab:orange", "tab:cyan", "tab:pink", "tab:olive"))
+    colours = {method: METHOD_COLOURS.get(method) or next(others) for method in methods}
+    for axis, metric in zip(figure.subplots(1, 2), ("psnr", "f1")):
+        lines = [method for method in methods if all(metric in figures[method] for figures in sets.values())]
+        for place, line in enumerate(lines):
+            values = np.array([figures[line][metric] for figures in sets.values()])
+            ends = np.array([figures[line][f"{metric}_interval"] for figures in sets.values()])
+            x = np.arange(len(sets)) + 0.7 / len(lines) * (place - (len(lines) - 1) / 2)
+            reach = np.abs(ends.T - values)  # below and above
+            axis.errorbar(x, values, reach, fmt="o", markersize=4, capsize=2, color=colours[line], label=line)
+        axis.set_xticks(np.arange(len(sets)), list(sets), rotation=35, ha="right", fontsize=8)
+        axis.grid(axis="y", alpha=0.3)
+        axis.legend(fontsize=8)
+        axis.set_ylabel("PSNR of the hole, dB" if metric == "psnr" else "F1 of edges in the hole, exact pixel")
     return figure

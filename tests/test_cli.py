@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from importlib import resources
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 
 from edgeconnect_lite import FacePhotos, stroke_mask
 from edgeconnect_lite.cli import main
+from edgeconnect_lite.masks import MaskPolarityWarning
 from edgeconnect_lite.photos import read_photo, write_picture
 
 
@@ -132,24 +135,72 @@ def test_prepare_names_what_it_skips(files, capsys):
     assert (files / "list.txt").read_text().split() == ["mask.png", "photo.png"]
 
 
-def test_evaluate_writes_the_figures_by_bin_and_method(files):
-    main(["evaluate", "--limit", "2", "--json", "figures.json"])
-    strokes = json.loads((files / "figures.json").read_text())["results"]["strokes"]
-    assert list(strokes) == ["any", "0-10%", "10-20%", "20-30%", "30-40%", "40-50%", "50-60%"]
-    for methods in strokes.values():
-        assert list(methods) == ["telea", "predicted", "true", "none"]
-        assert {"psnr", "ssim", "l1", "precision", "recall", "f1", "f1_1px"} <= set(methods["predicted"])
+def evaluated(*words):
+    main(["evaluate", "--json", "figures.json", *words])
+    return json.loads(Path("figures.json").read_text())
+
+
+def test_evaluate_writes_the_figures_by_set_bin_and_method(files, capsys):
+    written = evaluated("--limit", "2", "--figures", "drawn")
+    results = written["results"]
+    assert {"command", "results", "splits"} <= set(written) <= {"command", "results", "splits", "proposals"}
+    assert {name: list(bins) for name, bins in results.items()} == {
+        "strokes": ["any", "0-10%", "10-20%", "20-30%", "30-40%", "40-50%", "50-60%"], "brush": ["20-40%"], "box": ["25%"],
+    }  # fmt: skip
+    for methods in [methods for bins in results.values() for methods in bins.values()]:
+        assert list(methods) == ["telea", "navier_stokes", "predicted", "true", "none"]
+        for figures in methods.values():
+            assert {"psnr", "psnr_interval", "ssim", "l1", "frechet", "kernel", "hole_ratio"} <= set(figures)
+        edges = {
+            "precision",
+            "recall",
+            "f1",
+            "f1_interval",
+            "f1_1px",
+            "line_width",
+            "true_line_width",
+            "line_width_ratio",
+        }
+        assert edges | {"over_telea", "over_none", "adherence", "over_telea_interval"} <= set(methods["predicted"])
+        assert edges <= set(methods["telea"]) and {"over_telea", "over_predicted", "adherence"} <= set(methods["true"])
         assert methods["true"]["edge_effect"] > 0 and methods["telea"]["photos"] == 2
-    assert 0.5 <= strokes["50-60%"]["telea"]["hole_ratio"] <= 0.6
+    assert 0.5 <= results["strokes"]["50-60%"]["telea"]["hole_ratio"] <= 0.6
+    assert results["box"]["25%"]["telea"]["hole_ratio"] == 0.25
+    assert sum(group["photos"] for group in written["splits"]["strokes any"]["yaw"].values()) == 2
+    assert {path.name for path in (files / "drawn").iterdir()} == {
+        "plot.png", "panel-strokes-20-30.jpg", "panel-brush-20-40.jpg", "panel-box-25.jpg",
+    }  # fmt: skip
+    assert read_photo("drawn/panel-brush-20-40.jpg").std() > 30
+    assert "everything on the hole" in capsys.readouterr().out
 
 
 def test_evaluate_on_folders(files, capsys):
     for name, kind in (("faces", "photo.png"), ("holes", "mask.png")):
         (files / name).mkdir()
         (files / kind).rename(files / name / kind)
-    main(["evaluate", "--photos", "faces", "--masks", "holes", "--json", "figures.json"])
-    assert list(json.loads((files / "figures.json").read_text())["results"]) == ["holes"]
-    assert "everything on the hole" in capsys.readouterr().out
+        (files / name / f"two-{kind}").write_bytes((files / name / kind).read_bytes())
+    written = evaluated("--photos", "faces", "--masks", "holes", "--limit", "2")
+    assert list(written["results"]) == ["holes"] and "splits" not in written
+    assert written["results"]["holes"]["any"]["predicted"]["photos"] == 2
+    mask = read_photo("holes/mask.png")[..., 0] > 0
+    assert written["results"]["holes"]["any"]["none"]["hole_ratio"] == pytest.approx(mask.mean(), rel=1e-5)
+    assert "holes any" in capsys.readouterr().out
+    with pytest.warns(MaskPolarityWarning):
+        written = evaluated("--photos", "faces", "--masks", "holes", "--limit", "1", "--invert-masks")
+    assert written["results"]["holes"]["any"]["none"]["hole_ratio"] == pytest.approx(1 - mask.mean(), rel=1e-5)
+    assert "frechet" not in written["results"]["holes"]["any"]["telea"]
+
+
+def test_evaluate_other_weights_beside_the_shipped_ones(files, capsys):
+    shipped = str(resources.files("edgeconnect_lite") / "assets/weights")
+    written = evaluated("--limit", "2", "--sets", "box", "--also", f"twin={shipped}", "--also", f"third={shipped}")
+    assert list(written["results"]) == ["box"]
+    methods = written["results"]["box"]["25%"]
+    assert list(methods)[-2:] == ["twin", "third"] and "twin - telea" in capsys.readouterr().out
+    for name in ("twin", "third"):
+        for metric in ("psnr", "ssim", "l1", "frechet", "f1", "f1_interval", "over_telea"):
+            assert methods[name][metric] == methods["predicted"][metric]
+        assert methods[name]["over_predicted"] == 0
 
 
 def test_train_and_resume_by_command(files, capsys):
@@ -205,6 +256,15 @@ def test_kernel_without_triton_says_so(files, monkeypatch):
     (["demo", "--out", "none/a.png"], "there is no folder none"),
     (["evaluate", "--limit", "0"], "--limit is 0; wanted at least 1"),
     (["evaluate", "--json", "a.txt"], "wanted an ending of .json"),
+    (["evaluate", "--sets", "brush,clouds"], "--sets names clouds; wanted some of strokes,brush,box"),
+    (["evaluate", "--sets", ""], "--sets names nothing; wanted some of strokes,brush,box"),
+    (["evaluate", "--sets", "brush", "--masks", "."], "--sets is brush and --masks is .; wanted one of the two"),
+    (["evaluate", "--also", "runs/mine"], "--also is runs/mine; wanted NAME=DIR"),
+    (["evaluate", "--also", "true=runs/mine"], "--also names true twice or as a method"),
+    (["evaluate", "--also", "mine=none"], "none: there is no such folder"),
+    (["evaluate", "--figures", "photo.png"], "--figures is photo.png; wanted a folder"),
+    (["evaluate", "--figures", "none/of/these"], "--figures is none/of/these; wanted a folder"),
+    (["evaluate", "--masks", "none"], "none: there is no such folder"),
     (["evaluate", "--photos", "none", "--json", "a.json"], "none: there is no such folder"),
     (["prepare", "none", "--out", "a.txt"], "none: there is no such folder"),
     (["train", "edge", "--out", "run", "--photos", "none"], "none: there is no such folder"),

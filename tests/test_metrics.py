@@ -8,15 +8,24 @@ from helpers import blob_mask, few, noise_photo, seeded, shapes_photo, with_nois
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeconnect_lite.edges import true_edges
 from edgeconnect_lite.metrics import (
     EdgeCounts,
+    adherence,
+    adherence_counts,
+    bootstrap_interval,
+    edge_counts,
     edge_effect,
     embed_faces,
     face_feature_distance,
     hole_l1,
     hole_psnr,
     hole_ssim,
+    line_width,
+    navier_stokes,
+    precision_recall_f1,
     telea,
+    width_counts,
 )
 
 seeds = st.integers(0, 2**16)
@@ -94,28 +103,37 @@ def test_ssim_averages_the_hole_and_does_not_see_far_changes():
     assert -1 <= hole_ssim(result, photo, mask) < 0.5
 
 
-# Telea
+# Telea, Navier-Stokes
+
+CLASSICAL = pytest.mark.parametrize("fill, method", [(telea, cv2.INPAINT_TELEA), (navier_stokes, cv2.INPAINT_NS)])
 
 
+@CLASSICAL
 @few(10)
-@given(sides, sides, seeds)
-def test_telea_does_not_look_into_the_hole(height, width, seed):
+@given(height=sides, width=sides, seed=seeds)
+def test_the_classical_methods_do_not_look_into_the_hole(fill, method, height, width, seed):
     photo, mask = shapes_photo(height, width, seed), blob_mask(height, width, seed)
     before = photo.copy()
-    filled = telea(photo, mask)
+    filled = fill(photo, mask)
     assert np.array_equal(filled[~mask], photo[~mask]) and np.array_equal(photo, before)
-    assert np.array_equal(filled, telea(with_noise_in_hole(photo, mask), mask))
+    assert np.array_equal(filled, fill(with_noise_in_hole(photo, mask), mask))
 
 
-def test_telea_is_opencv_s_with_radius_3():
+@CLASSICAL
+def test_they_are_opencv_s_with_radius_3(fill, method):
     photo, mask = shapes_photo(50, 60), blob_mask(50, 60)
     blank = photo * ~mask[..., None]
-    wanted = cv2.inpaint(blank, mask.astype(np.uint8) * 255, 3, cv2.INPAINT_TELEA)
-    assert np.array_equal(telea(photo, mask)[mask], wanted[mask])
+    wanted = cv2.inpaint(blank, mask.astype(np.uint8) * 255, 3, method)
+    assert np.array_equal(fill(photo, mask)[mask], wanted[mask])
     even = np.full((20, 20, 3), 90, np.uint8)
     hole = np.zeros((20, 20), bool)
     hole[5:15, 5:15] = True
-    assert np.abs(telea(even, hole).astype(int) - 90).max() <= 3
+    assert np.abs(fill(even, hole).astype(int) - 90).max() <= 3
+
+
+def test_the_two_are_not_the_same():
+    photo, mask = shapes_photo(50, 60), blob_mask(50, 60)
+    assert not np.array_equal(telea(photo, mask), navier_stokes(photo, mask))
 
 
 # edges
@@ -198,6 +216,112 @@ def test_nothing_predicted_and_nothing_true_are_zero_not_nan():
     assert (counts.precision, counts.recall, counts.f1) == (0, 0, 0)
     counts.add(line(), line(3), whole())
     assert (counts.precision, counts.recall, counts.f1) == (0, 0, 0)
+
+
+def test_shares_of_many_sums_at_once_are_those_of_each():
+    rows = np.random.default_rng(0).integers(1, 9, (5, 3, 4))
+    rows[0, 0] = 0
+    for place in np.ndindex(5, 3):
+        counts = EdgeCounts(0, *rows[place].tolist())
+        assert precision_recall_f1(rows)[place].tolist() == [counts.precision, counts.recall, counts.f1]
+
+
+# line width
+
+
+def test_line_width_is_1_for_one_pixel_and_2_for_two():
+    for wide in (1, 2, 3):
+        across = line(*range(10, 10 + wide), size=60)
+        assert line_width(width_counts(across, whole(60))) == pytest.approx(wide, rel=0.06)
+        assert line_width(width_counts(across.T, whole(60))) == pytest.approx(wide, rel=0.06)
+    diagonal = np.eye(60, dtype=bool)
+    assert line_width(width_counts(diagonal, whole(60))) == 1
+    for two in (diagonal | np.eye(60, k=1, dtype=bool), (diagonal | np.eye(60, k=1, dtype=bool))[:, ::-1]):
+        assert line_width(width_counts(two, whole(60))) == pytest.approx(2, rel=0.06)
+
+
+def test_line_width_is_of_the_hole_and_thinning_sees_past_its_border():
+    edges, mask = line(10, 11, size=60), np.zeros((60, 60), bool)
+    mask[20:40] = True
+    assert width_counts(edges, mask).tolist() == [40, 20]  # cut out first, its ends would be thinned away too
+    assert line_width(width_counts(edges, np.zeros_like(mask))) == 0
+    assert 1 <= line_width(width_counts(true_edges(shapes_photo(128, 128)), whole(128))) < 1.3
+
+
+# adherence
+
+
+def test_adherence_by_its_formula():
+    given, result, mask = line(2, size=20), line(3, 12, size=20), np.zeros((20, 20), bool)
+    mask[:, :10] = True
+    counts = adherence_counts(given, result, mask)
+    assert counts.tolist() == [20, 20, 60, 200]  # near: columns 2, 3, 4
+    assert adherence(counts) == (1 - 0.3) / (1 - 0.3) == 1
+    counts = adherence_counts(line(2, 7, size=20), result, mask)
+    assert adherence(counts) == pytest.approx((0.5 - 0.3) / (1 - 0.3))
+    far = adherence_counts(line(8, size=20), result, mask)
+    assert adherence(far) == pytest.approx((0 - 0.3) / (1 - 0.3))
+    assert adherence(np.stack([counts, far])).tolist() == [adherence(counts), adherence(far)]
+
+
+def test_an_edge_of_the_result_beside_the_hole_counts_as_near():
+    mask = np.zeros((8, 8), bool)
+    mask[:, 4:] = True
+    assert adherence_counts(line(4), line(3), mask).tolist() == [8, 8, 8, 32]
+
+
+@pytest.mark.parametrize("density", [0.02, 0.1])
+def test_edges_that_have_nothing_to_do_with_the_given_ones_are_at_0(density):
+    rng, rows = np.random.default_rng(0), []
+    for _ in range(60):
+        given, result = rng.random((64, 64)) < 0.03, rng.random((64, 64)) < density
+        rows.append(adherence_counts(given, result, whole(64)))
+    total = np.sum(rows, axis=0)
+    assert total[0] / total[1] > 5 * density  # the raw share flatters
+    assert adherence(total) == pytest.approx(0, abs=0.03)
+
+
+def test_no_given_edge_and_a_hole_full_of_edges_are_numbers():
+    assert adherence(adherence_counts(line(), line(), whole())) == 0
+    assert adherence(adherence_counts(line(1), whole(), whole())) == 0  # everything is near: nothing can be said
+
+
+# intervals
+
+
+def mean(sums):
+    return sums[..., 0] / sums[..., 1]
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_law():
+    values = np.random.default_rng(1).normal(5, 2, 400)
+    low, high = bootstrap_interval(np.stack([values, np.ones(400)], 1), mean)
+    half = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.15 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.15 * half)
+
+
+def test_the_interval_covers_the_truth_about_95_times_of_100():
+    rng, covered = np.random.default_rng(2), 0
+    for _ in range(200):
+        values = rng.normal(0, 1, 60)
+        low, high = bootstrap_interval(np.stack([values, np.ones(60)], 1), mean, resamples=300)
+        covered += low <= 0 <= high
+    assert 175 <= covered <= 199
+
+
+def test_the_interval_of_pooled_f1_resamples_pictures():
+    rng = np.random.default_rng(3)
+    pairs = rng.random((30, 2, 16, 16)) < 0.3
+    rows = np.array([edge_counts(a, b, whole(16), 1) for a, b in pairs])
+    f1 = lambda counts: precision_recall_f1(counts)[..., 2]  # noqa: E731
+    low, high = bootstrap_interval(rows, f1)
+    again = np.random.default_rng(9)
+    drawn = [f1(rows[again.integers(30, size=30)].sum(0)) for _ in range(2000)]  # by hand
+    assert [low, high] == pytest.approx(np.percentile(drawn, (2.5, 97.5)), abs=0.2 * (high - low))
+    assert low < f1(rows.sum(0)) < high
+    assert bootstrap_interval(rows, f1) == (low, high) != bootstrap_interval(rows, f1, seed=1)
+    assert bootstrap_interval(rows[:1], f1) == (f1(rows[0]), f1(rows[0]))
 
 
 # sets of pictures
