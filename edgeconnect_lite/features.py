@@ -28,7 +28,7 @@ class FeaturesNotFound(FileNotFoundError):
     """The weights of a feature network cannot be had; the message names the choices."""
 
 
-Features = Literal["auto", "vgg19", "faces"]
+Features = Literal["auto", "vgg19", "faces", "random"]
 
 
 def choose_features(choice: Features, vgg19: str | Path | None = None) -> Features:
@@ -46,22 +46,25 @@ def choose_features(choice: Features, vgg19: str | Path | None = None) -> Featur
 def open_features(choice: Features = "auto", vgg19: str | Path | None = None) -> nn.Module:
     """A frozen feature network: photo (N, 3, H, W) in [0, 1] -> a list of five tensors. Nothing is downloaded.
 
+    "random": VGG19's layers with weights that nothing was learned with, to see what the learning is worth (experiment d).
     Raises FeaturesNotFound where VGG19 is asked for and its weights are not there.
     """
-    if choose_features(choice, vgg19) == "vgg19":
-        return VGG19Features(vgg19)
-    return load_face_features()
+    choice = choose_features(choice, vgg19)
+    if choice == "faces":
+        return load_face_features()
+    return VGG19Features(random_vgg19() if choice == "random" else vgg19)
 
 
 class VGG19Features(nn.Module):
     """Photo (N, 3, H, W) in [0, 1] -> relu1_1, relu2_1, relu3_1, relu4_1, relu5_1, a list of five tensors.
 
-    weights: a .pth or .safetensors file; None = torch.hub's cache. The parameters are frozen. Nothing is downloaded.
+    weights: a .pth or .safetensors file, or what load_vgg19 makes of one; None = torch.hub's cache. The parameters are
+    frozen. Nothing is downloaded.
     """
 
     TAPS = (1, 6, 11, 20, 29)  # places of the five ReLUs in torchvision's `features`
 
-    def __init__(self, weights: str | Path | None = None):
+    def __init__(self, weights: str | Path | dict[str, Tensor] | None = None):
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
@@ -74,7 +77,7 @@ class VGG19Features(nn.Module):
         self.features = nn.Sequential(*layers[: self.TAPS[-1] + 1])
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
-        state = load_vgg19(weights)
+        state = weights if isinstance(weights, dict) else load_vgg19(weights)
         self.load_state_dict({name: state[name] for name in self.state_dict()})
         self.requires_grad_(False).eval()
 
@@ -119,6 +122,29 @@ def load_vgg19(weights: str | Path | None = None) -> dict[str, Tensor]:
     ]
     if missing:
         raise ValueError(f"{path}: holds no {missing[0]}; wanted VGG19 with torchvision's parameter names")
+    return state
+
+
+def random_vgg19(seed: int = 0) -> dict[str, Tensor]:
+    """A state_dict like load_vgg19's: normal weights, no biases, each layer scaled so that activations keep unit size.
+
+    He et al., ICCV 2015, eq. 10, gives the weights' spread; the poolings, which that leaves out, are made up for on one
+    smooth random picture, where the root mean square after each ReLU is then 1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = F.interpolate(torch.randn(1, 3, 8, 8, generator=generator), scale_factor=8, mode="bilinear")
+    state: dict[str, Tensor] = {}
+    place = 0
+    for width in VGG19_WIDTHS:
+        if isinstance(width, int):
+            weight = torch.randn(width, x.shape[1], 3, 3, generator=generator) * (2 / (9 * x.shape[1])) ** 0.5
+            x = F.relu(F.conv2d(x, weight, padding=1))
+            size = x.square().mean().sqrt()
+            x = x / size
+            state |= {f"features.{place}.weight": weight / size, f"features.{place}.bias": torch.zeros(width)}
+        else:
+            x = F.max_pool2d(x, 2)
+        place += 2 if isinstance(width, int) else 1  # a ReLU follows each convolution
     return state
 
 
