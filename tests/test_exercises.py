@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from edgeconnect_kernels.gated_elu import HAS_TRITON
 
-from edgeconnect_lite import exercises, known_edges, losses, to_gray, true_edges
+from edgeconnect_lite import exercises, known_edges, losses, metrics, to_gray, true_edges
 
 SOLUTIONS = Path(__file__).parents[1] / "notebooks" / "solutions"
 LESSONS = {
@@ -29,6 +29,15 @@ LESSONS = {
     },
     "05_gan_losses": {
         "hole_error": "hole_error", "my_gram_matrix": "gram_matrix", "discriminator_step": "discriminator_step",
+    },
+    "06_train_edge_generator": {
+        "pooled_recall": "pooled_recall", "best_weight": "best_weight", "thin_lines": "thin_lines",
+    },
+    "07_train_image_generator": {
+        "near_and_far": "near_and_far", "half_drawn": "half_drawn", "judged_step": "judged_step",
+    },
+    "09_measure": {
+        "share_above_chance": "share_above_chance", "pooled_f1": "pooled_f1", "paired_interval": "paired_interval",
     },
 }  # fmt: skip
 PAIRS = [(lesson, name, check) for lesson, names in LESSONS.items() for name, check in names.items()]
@@ -59,6 +68,24 @@ def test_the_solution_is_correct(lesson, name, check, capsys):
 def test_the_stub_is_not_attempted_yet(check, capsys):
     checker(check)(lambda *arguments: None)
     assert capsys.readouterr().out == "not attempted yet\n"
+
+
+def _best_f1(q, sort=True):
+    """The best expected F1 of drawing the first of these pixels."""
+    hits = (q.sort(descending=True).values if sort else q).cumsum(0)
+    return (2 * hits / (torch.arange(1, len(q) + 1) + q.sum())).max()
+
+
+def _thin(p, along=False, highest=torch.maximum, stands=torch.gt, beside=0.8, mode="constant", four=False):
+    """p thinned along one direction, or one of the usual mistakes."""
+    padded = F.pad(p, (1, 1, 1, 1), mode=mode)
+    before, after = ((padded[..., 1:-1, k], padded[..., k, 1:-1]) for k in (slice(None, -2), slice(2, None)))
+    (left, above), (right, below) = before, after
+    sideways = (2 * p - left - right >= 2 * p - above - below) ^ along
+    neighbour = torch.where(sideways, highest(left, right), highest(above, below))
+    if four:
+        neighbour = highest(highest(left, right), highest(above, below))
+    return torch.where(stands(p, neighbour), p, beside * p)
 
 
 def _gray_of(photo):
@@ -169,6 +196,67 @@ def _judge_step(d, optimizer, real, fake, detach=True, clear=True, step=True, sc
     if step:
         optimizer.step()
     return loss.detach()
+
+
+def _near_and_far(after, before, near, mask, swap=False):
+    change = np.abs(after.astype(float) - before).mean(axis=2)
+    pair = change[near & mask].mean(), change[~near & mask].mean()
+    return pair[::-1] if swap else pair
+
+
+def _half_drawn(true, predicted, known, near, generator, shape=(6, 1, 1, 1), right=False, inside=1.0):
+    column = torch.randint(65, shape, generator=generator)
+    left = torch.arange(64) < column
+    drawn = torch.where(left ^ right, true, predicted)
+    return torch.where(near > 0, inside * drawn, known)
+
+
+def _judged_step(
+    painter, judge, optimizer, given, photo, mask, detach=False, clear=True, step=True, term=None, scale=1.0
+):
+    painted = painter(given)
+    seen = painted.detach() if detach else painted
+    fooled = losses.adversarial_loss(judge(seen)) if term is None else term(judge, seen, photo)
+    loss = losses.reconstruction_loss(painted, photo, mask) + 0.1 * fooled
+    if clear:
+        optimizer.zero_grad()
+    (scale * loss).backward()
+    if step:
+        optimizer.step()
+    return loss.detach()
+
+
+def _also_moves_the_judge(painter, judge, *given):
+    loss = _judged_step(painter, judge, *given)
+    with torch.no_grad():
+        judge.weight.sub_(judge.weight.grad)
+    return loss
+
+
+def _above_chance(given, near, mask, hit_in=True, chance_in=True):
+    every = np.ones_like(mask)
+    hit, chance = near[given & (mask if hit_in else every)].mean(), near[mask if chance_in else every].mean()
+    return (hit - chance) / (1 - chance)
+
+
+def _f1s(predicted, true, masks, tolerance=0):
+    rows = np.array([metrics.edge_counts(*each, tolerance) for each in zip(predicted, true, masks)])
+    return metrics.precision_recall_f1(rows), metrics.precision_recall_f1(rows.sum(0))
+
+
+def _resampled(gap, rng, ends=(2.5, 97.5), mean=True):
+    drawn = gap[rng.integers(len(gap), size=(2000, len(gap)))]
+    return np.percentile(drawn.mean(axis=1) if mean else drawn, ends)
+
+
+def _unpaired(ours, theirs, rng):
+    drawn = (scores[rng.integers(len(scores), size=(2000, len(scores)))].mean(1) for scores in (ours, theirs))
+    return np.percentile(np.subtract(*drawn), (2.5, 97.5))
+
+
+def _by_the_normal(ours, theirs, rng):
+    gap = ours - theirs
+    return gap.mean() + np.array([-1.96, 1.96]) * gap.std() / len(gap) ** 0.5
 
 
 WRONG = {
@@ -319,6 +407,111 @@ WRONG = {
         (lambda *given: 2 * _judge_step(*given), "a loss of"),
         (lambda *given: _judge_step(*given).item(), "wanted: a tensor torch.float32"),
         (lambda *given: _judge_step(*given, scale=2.0), "not the optimizer's along this loss"),
+    ],
+    "pooled_recall": [
+        (lambda p, t, m: np.mean([(a & b & c).sum() / (b & c).sum() for a, b, c in zip(p, t, m)]), "the mean of the"),
+        (lambda p, t, m: (p & t).sum() / t.sum(), "of the whole pictures"),
+        (lambda p, t, m: (p & t & m).sum() / (p & m).sum(), "the precision"),
+        (lambda p, t, m: (p & t & m).sum() / max(m.sum(), 1), "wanted"),
+        (lambda p, t, m: (p & t & m).sum((1, 2)) / (t & m).sum((1, 2)), "one number"),
+        (lambda p, t, m: float((p & t & m).sum()) / int((t & m).sum()), "no true edge lies in the hole"),
+    ],
+    "best_weight": [
+        (lambda q: _best_f1(q) / 2, "that is the threshold"),
+        (lambda q: 1 / _best_f1(q) - 1, "half of the best F1"),
+        (lambda q: 2 / _best_f1(q), "not 1 / w"),
+        (lambda q: 2 / _best_f1(q, sort=False) - 1, "q was not sorted"),
+        (lambda q: 2 / q.mean() - 1, "wanted"),
+        (lambda q: 2 / q - 1, "one number"),
+    ],
+    "thin_lines": [
+        (lambda p: _thin(p, along=True), "the other direction"),
+        (lambda p: _thin(p, highest=torch.minimum), "not above one of them"),
+        (lambda p: _thin(p, mode="replicate"), "beyond the border lies 0"),
+        (lambda p: _thin(p, stands=torch.ge), "is not above it"),
+        (lambda p: _thin(p, beside=0.0), "yours fell to 0"),
+        (lambda p: _thin(p, four=True), "all four neighbours"),
+        (lambda p: _thin(p)[:, 0], "wanted: a tensor torch.float32"),
+        (lambda p: 0.8 * p, "pixels are not p, or 0.8 p"),
+    ],
+    "near_and_far": [
+        (lambda *given: _near_and_far(*given, swap=True), "near the stroke first"),
+        (lambda a, b, near, m: _near_and_far(a, b, near, near | m), "the hole count, near the stroke too"),
+        (lambda a, b, near, m: _near_and_far(a, b, near, ~near | m), "the hole count, in the rest of it too"),
+        (lambda a, b, near, m: _near_and_far(a, b, near, near | ~near), "only pixels of the hole count"),
+        (lambda a, b, near, m: ((a - b)[near & m].mean(), (a - b)[~near & m].mean()), "uint8 wraps around"),
+        (lambda a, b, near, m: _near_and_far(a, b, near, m)[0], "wanted two numbers"),
+        (lambda a, b, near, m: tuple((a - b.astype(float))[x & m].mean() for x in (near, ~near)), "whichever way it goes"),
+        (lambda *given: tuple(2 * x for x in _near_and_far(*given)), "wanted"),
+    ],
+    "half_drawn": [
+        (lambda *given: _half_drawn(*given, shape=(1,)), "every sample is cut at column"),
+        (lambda *given: _half_drawn(*given, shape=(6, 1, 12, 64)), "true and predicted edges alternate"),
+        (lambda *given: _half_drawn(*given, shape=(6, 1, 12, 1)), "true and predicted edges alternate"),
+        (lambda *given: _half_drawn(*given, right=True), "right of the column"),
+        (lambda a, b, known, near, g: _half_drawn(a, b, known, near, torch.Generator().manual_seed(0)), "another seed"),
+        (lambda a, b, known, near, g: _half_drawn(a, b, known, near, None), "the same seed gave other edges"),
+        (lambda a, b, known, near, g: _half_drawn(a, b, a, near, g), "edges away from the hole"),
+        (lambda *given: _half_drawn(*given)[:, 0], "wanted: a tensor torch.float32"),
+        (lambda *given: _half_drawn(*given, inside=0.5), "pixels differ from the edges"),
+        (lambda a, b, known, near, g: _half_drawn(a, b * (a >= b), known, near, g), "pixels differ from the edges"),
+    ],
+    "judged_step": [
+        (lambda *given: _judged_step(*given, detach=True), "was detached"),
+        (lambda *given: _judged_step(*given, clear=False), "old gradients were added"),
+        (lambda *given: _judged_step(*given, step=False), "did not move"),
+        (lambda *given: _judged_step(*given, term=lambda d, x, y: losses.adversarial_loss(d(y))), "looked at the photo"),
+        (
+            lambda *given: _judged_step(*given, term=lambda d, x, y: losses.discriminator_loss(d(y), d(x))),
+            "the judge's own loss",
+        ),
+        (lambda *given: _judged_step(*given, term=lambda d, x, y: -F.softplus(d(x)).mean()), "flat where the painter"),
+        (lambda *given: _judged_step(*given, term=lambda d, x, y: 10 * losses.adversarial_loss(d(x))), "counts a tenth"),
+        (lambda *given: _judged_step(*given, term=lambda d, x, y: 0 * d(x).mean()), "the judge's term is missing"),
+        (lambda *given: 2 * _judged_step(*given), "a loss of"),
+        (lambda *given: _judged_step(*given).item(), "wanted: a tensor torch.float32"),
+        (lambda *given: _judged_step(*given, scale=2.0), "not the optimizer's along this loss"),
+        (_also_moves_the_judge, "the judge moved"),
+    ],
+    "share_above_chance": [
+        (lambda g, n, m: n[g & m].mean(), "a blind stroke has too"),
+        (lambda g, n, m: n[g & m].mean() - n[m].mean(), "a result that follows everything gets 1"),
+        (lambda g, n, m: n[g & m].mean() / n[m].mean() - 1, "not by chance"),
+        (lambda *given: _above_chance(*given, chance_in=False), "a share of the hole, not of the picture"),
+        (lambda *given: _above_chance(*given, hit_in=False), "given edges outside the hole"),
+        (lambda *given: _above_chance(*given, hit_in=False, chance_in=False), "only the hole counts"),
+        (lambda *given: max(0.0, _above_chance(*given)), "a share below 0"),
+        (lambda g, n, m: (n[m] - n[m].mean()) / n[m].mean(), "wanted: one number"),
+        (lambda *given: float("nan"), "a share of nothing is no number"),
+        (lambda *given: 2 * _above_chance(*given), "wanted"),
+    ],
+    "pooled_f1": [
+        (lambda *given: _f1s(*given)[0][:, 2].mean(), "the mean of each picture's F1"),
+        (lambda *given: _f1s(*given)[0][:3, 2].mean(), "the pictures that have a prediction"),
+        (lambda *given: 2 / (1 / _f1s(*given)[0][:, :2].mean(0)).sum(), "formed of mean precision and mean recall"),
+        (lambda p, t, m: _f1s(p, t, np.ones_like(m))[1][2], "only pixels of the hole count"),
+        (lambda *given: _f1s(*given)[1][:2].mean(), "the harmonic mean"),
+        (lambda *given: _f1s(*given)[1][0], "that is the precision"),
+        (lambda *given: _f1s(*given)[1][1], "that is the recall"),
+        (lambda *given: np.mean([(p == t)[m].mean() for p, t, m in zip(*given)]), "most are no edge"),
+        (lambda *given: _f1s(*given, 1)[1][2], "within 1 px"),
+        (lambda *given: float("nan"), "a share of nothing is no number"),
+        (lambda *given: _f1s(*given)[0][:, 2], "wanted: one number"),
+        (lambda *given: 2 * _f1s(*given)[1][2], "wanted"),
+    ],
+    "paired_interval": [
+        (_unpaired, "as if the pictures were not paired"),
+        (lambda a, b, rng: _resampled(a - b, rng, mean=False), "where single differences lie"),
+        (lambda a, b, rng: _resampled(a - b, rng, (5, 95)), "a 90 % interval"),
+        (lambda a, b, rng: _resampled(a - b, rng, (0.5, 99.5)), "a 99 % interval"),
+        (lambda a, b, rng: _resampled(b - a, rng), "that is theirs - ours"),
+        (lambda a, b, rng: _resampled(a - b, np.random.default_rng()), "take every draw from it"),
+        (lambda a, b, rng: _resampled(a - b, np.random.default_rng(0)), "draw the pictures from rng"),
+        (_by_the_normal, "draw the pictures from rng"),
+        (lambda a, b, rng: [(a - b)[rng.permutation(len(a))].mean().round(9)] * 2, "with replacement"),
+        (lambda a, b, rng: _resampled(a - b, rng)[::-1], "the lower end first"),
+        (lambda a, b, rng: (a - b).mean(), "wanted two numbers"),
+        (lambda a, b, rng: _resampled(a, rng), "wanted about"),
     ],
 }  # fmt: skip
 

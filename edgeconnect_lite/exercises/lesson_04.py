@@ -34,7 +34,8 @@ def check_padding(padded_size: Callable) -> None:
 
 def check_receptive_field(receptive_field: Callable) -> None:
     """Lesson 04, medium. receptive_field([(kernel, stride, dilation), ...]) -> side in px, of the first layer's input."""
-    plain, down = (3, 1, 1), (3, 2, 1)
+    fold, plain, down = (2, 2, 1), (3, 1, 1), (3, 2, 1)
+    blocks = [layer for dilation in (1, 2, 4, 1) for layer in ((3, 1, dilation), plain)]
     if receptive_field([plain]) is None:
         return say(False)
     cases = (
@@ -45,7 +46,7 @@ def check_receptive_field(receptive_field: Callable) -> None:
         ([(3, 1, 4), plain], 11, "dilation moves the taps of its own layer apart, and of no other"),
         ([down], 3, "a layer's own stride counts from the next layer on"),
         ([down, down, plain], 15, "every stride before a layer multiplies what it adds"),
-        ([plain, down, down, down, (3, 1, 1), plain, (3, 1, 2), plain, (3, 1, 4), plain], 177, "the lesson's way down"),
+        ([fold, plain, down, down, *blocks], 210, "the lesson's way down, from the fold to the last block"),
     )
     for layers, wanted, why in cases:
         answer = receptive_field(list(layers))

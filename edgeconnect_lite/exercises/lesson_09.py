@@ -1,0 +1,140 @@
+"""Checkers of lesson 09: the share above chance, an F1 of several pictures, the interval of a paired difference."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from edgeconnect_lite import metrics
+from edgeconnect_lite.exercises.checking import WrongAnswer, require, say
+
+
+def _number(answer: object) -> float:
+    """One number that is not NaN, as a float."""
+    one = isinstance(answer, int | float | np.number) or (isinstance(answer, np.ndarray) and answer.ndim == 0)
+    require(one, f"came: {type(answer).__name__}; wanted: one number")
+    value = float(answer)  # type: ignore[arg-type]
+    require(not np.isnan(value), "came: NaN; a share of nothing is no number")
+    return value
+
+
+def _refuse(answer: float, wanted: float, usual: Mapping[str, float]) -> None:
+    """Raise what is wrong: one of the usual mistakes, message -> its value, or something else."""
+    came = f"came: {answer:.4f}; wanted {wanted:.4f}"
+    for message, other in usual.items():
+        if np.isclose(answer, other, atol=1e-6):
+            raise WrongAnswer(f"{came}: {message}")
+    require(bool(np.isclose(answer, wanted, atol=1e-6)), came)
+
+
+def check_share_above_chance(share_above_chance: Callable) -> None:
+    """Lesson 09, easy. share_above_chance(given, near, mask), bool (H, W) each -> (hit - chance) / (1 - chance), in the hole.
+
+    given: edges that were given. near: within 1 px of an edge of the result. hit: share of the given pixels that are
+    near; chance: share of the hole that is.
+    """
+    rng = np.random.default_rng(0)
+    near, mask = rng.random((24, 20)) < 0.4, np.zeros((24, 20), bool)
+    mask[4:18, 3:15] = True
+    given = rng.random(mask.shape) < np.where(near == mask, 0.4, 0.15)  # follows in the hole, not around it
+    answer = share_above_chance(given, near, mask)
+    if answer is None:
+        return say(False)
+    hit, chance = near[given & mask].mean(), near[mask].mean()
+    everywhere = near[given].mean()
+    usual = {
+        "that is the hit alone, which a blind stroke has too": hit,
+        "divide by 1 - chance, so that a result that follows everything gets 1": hit - chance,
+        "divide by 1 - chance, not by chance": (hit - chance) / chance,
+        "chance is a share of the hole, not of the picture": (hit - near.mean()) / (1 - near.mean()),
+        "given edges outside the hole do not count": (everywhere - chance) / (1 - chance),
+        "only the hole counts": (everywhere - near.mean()) / (1 - near.mean()),
+    }
+    _refuse(_number(answer), (hit - chance) / (1 - chance), usual)
+    avoided = given & ~near
+    answer = _number(share_above_chance(avoided, near, mask))
+    require(answer < 0, f"came: {answer:.4f} for a result that avoids every given edge; wanted a share below 0")
+    _refuse(answer, chance / (chance - 1), {})
+    say(True)
+
+
+def check_pooled_f1(pooled_f1: Callable) -> None:
+    """Lesson 09, medium. pooled_f1(predicted, true, masks), lists of bool (H, W) -> one exact F1 of all pictures' holes."""
+    rng = np.random.default_rng(1)
+    predicted, true, masks = [], [], []
+    for share, rows, miss in ((0.3, 20, 0.3), (0.1, 12, 0.6), (0.2, 3, 0.02), (0.05, 6, 1.0)):
+        edges, mask = rng.random((24, 20)) < share, np.zeros((24, 20), bool)
+        mask[2 : 2 + rows, 3:18] = True
+        true.append(edges)
+        predicted.append((edges & (rng.random(edges.shape) >= miss)) | ((rng.random(edges.shape) < 0.05) & (miss < 1)))
+        masks.append(mask)
+    answer = pooled_f1(predicted, true, masks)
+    if answer is None:
+        return say(False)
+    rows = np.array([metrics.edge_counts(*each) for each in zip(predicted, true, masks)])
+    every = np.array([metrics.edge_counts(p, t, m | True) for p, t, m in zip(predicted, true, masks)])
+    each, (precision, recall, wanted) = metrics.precision_recall_f1(rows), metrics.precision_recall_f1(rows.sum(0))
+    mean_precision, mean_recall, mean_f1 = each.mean(0)
+    right = np.mean([(p == t)[m].mean() for p, t, m in zip(predicted, true, masks)])
+    usual = {
+        "the mean of each picture's F1: add up the counts of all pictures first": mean_f1,
+        "the mean F1 of the pictures that have a prediction: add up the counts of all first": each[:3, 2].mean(),
+        "formed of mean precision and mean recall: add up the counts of all pictures first": (
+            2 * mean_precision * mean_recall / (mean_precision + mean_recall)
+        ),
+        "only pixels of the hole count": metrics.precision_recall_f1(every.sum(0))[2],
+        "F1 is the harmonic mean of precision and recall": (precision + recall) / 2,
+        "that is the precision": precision,
+        "that is the recall": recall,
+        "the share of pixels that agree: most are no edge, and easy": right,
+        "counted within 1 px; wanted the exact pixel": metrics.precision_recall_f1(
+            np.sum([metrics.edge_counts(*each, 1) for each in zip(predicted, true, masks)], axis=0)
+        )[2],
+    }
+    _refuse(_number(answer), float(wanted), usual)
+    say(True)
+
+
+def check_paired_interval(paired_interval: Callable) -> None:
+    """Lesson 09, hard. paired_interval(ours, theirs, rng) -> (low, high), the 95 % interval of the mean difference.
+
+    ours, theirs: a score for each of the same N pictures, (N,). Bootstrap: pictures drawn again, at least 1,000 times.
+    """
+    made = np.random.default_rng(2)
+    theirs = made.normal(20, 3, 40)
+    ours = theirs + made.exponential(1.0, 40) - 0.4
+    answers = [paired_interval(ours, theirs, np.random.default_rng(seed)) for seed in (0, 0, *range(1, 8))]
+    if answers[0] is None:
+        return say(False)
+    require(
+        all(np.shape(answer) == (2,) and np.isfinite(answer).all() for answer in answers),
+        f"came: {answers[0]!r}; wanted two numbers, (low, high)",
+    )
+    first, again, other = np.array(answers[:3], float)
+    require(first[0] <= first[1], f"came: ({first[0]:.3f}, {first[1]:.3f}); wanted the lower end first")
+    require(np.array_equal(first, again), "the same rng gave another interval: take every draw from it")
+    gap = ours - theirs
+    came = np.mean(answers[1:], axis=0)  # over eight draws: what chance adds is small
+    wanted, width = _interval(gap), np.ptp(came)
+    text = f"came: ({came[0]:.3f}, {came[1]:.3f}); wanted about ({wanted[0]:.3f}, {wanted[1]:.3f})"
+    require(width > 0, f"{text}: no width. Draw pictures with replacement: some twice, some not at all")
+    sure = np.ptp(wanted)
+    unpaired = 2 * 1.96 * np.sqrt((ours.var() + theirs.var()) / len(gap))
+    if abs(came.mean() + gap.mean()) < sure / 4 < abs(gap.mean()):
+        raise WrongAnswer(f"{text}: that is theirs - ours")
+    for message, size in {
+        "as wide as if the pictures were not paired: draw the same pictures for both": unpaired,
+        "that is a 90 % interval": 3.29 / 3.92 * sure,
+        "that is a 99 % interval": 5.15 / 3.92 * sure,
+    }.items():
+        if abs(width / size - 1) < 0.06:
+            raise WrongAnswer(f"{text}: {message}")
+    require(width < unpaired, f"{text}: that is where single differences lie; wanted where their mean does")
+    require(not np.array_equal(first, other), "two rngs gave one and the same interval: draw the pictures from rng")
+    require(bool(np.abs(came - wanted).max() < 0.05 * sure), text)
+    say(True)
+
+
+def _interval(gap: np.ndarray) -> np.ndarray:
+    """What the bootstrap of a mean tends to. gap: (N,). Returns (2,)."""
+    drawn = np.random.default_rng(3).integers(len(gap), size=(40_000, len(gap)))
+    return np.percentile(gap[drawn].mean(1), (2.5, 97.5))
