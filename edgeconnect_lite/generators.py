@@ -2,7 +2,7 @@
 
 U-Net: Ronneberger et al., MICCAI 2015. The residual bottom and the two stages: Nazeri et al., "EdgeConnect", 2019, section 3;
 the sizes are ours. The first halving and the last doubling move pixels into channels and back (Shi et al., "Real-Time
-Single Image ... Sub-Pixel Convolutional Neural Network", CVPR 2016, section 3.1), so no wide layer runs at full size.
+Single Image ... Sub-Pixel Convolutional Neural Network", CVPR 2016, section 2.2), so no wide layer runs at full size.
 Any picture size: the input is padded to a multiple of 8 inside and the output cropped.
 """
 
