@@ -1,6 +1,7 @@
 """Fixtures for all tests. Where CI is set a skipped test fails, unless what is missing is a CUDA GPU."""
 
 import os
+import sys
 
 import pytest
 
@@ -35,3 +36,11 @@ def forbid_skip(report):
             report.outcome = "failed"
             report.longrepr = f"skipped, which CI does not allow: {reason}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def denormals_as_before():
+    """Training flushes denormals for the whole process (runs.begin_run); the next test must not feel it."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
