@@ -30,6 +30,7 @@ from edgeconnect_lite import training
 from edgeconnect_lite.dilated import DilatedGenerator
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
 from edgeconnect_lite.photos import write_bytes
+from edgeconnect_lite.run_parts import open_photos
 from edgeconnect_lite.runs import CHECKPOINT, Log
 from edgeconnect_lite.training import EdgeTraining, ImageTraining
 from edgeconnect_lite.weights import load_network
@@ -110,7 +111,7 @@ def run(name: str, seed: int, out: Path, results: Path, minutes: float) -> None:
         predictor = load_network(pair / EdgeTraining.stage, EdgeGenerator)
     config = budgeted(config, folder, minutes)
     clock = train(config, folder, resume=(folder / config.stage / CHECKPOINT).exists())
-    sets = held_out_sets(training.open_photos(config.photos, config.size), config.validation, needs_predictor(name))
+    sets = held_out_sets(open_photos(config.photos, config.size), config.validation, needs_predictor(name))
     if isinstance(config, EdgeTraining):
         generator = load_network(folder / config.stage, EdgeGenerator)
         figures = measure_edges(generator, sets)
@@ -184,7 +185,7 @@ def telea_figures(experiment: str, out: Path) -> dict:
     """The classical baseline on the same holes, computed once."""
     kept = out / "telea.json"
     if not kept.exists():
-        photos = training.open_photos(CONFIGURATIONS[PREDICTOR].photos, SHARED["size"])
+        photos = open_photos(CONFIGURATIONS[PREDICTOR].photos, SHARED["size"])
         write_bytes(kept, json.dumps(measure_telea(held_out_sets(photos, SHARED["validation"], bins=True))).encode())
     figures = json.loads(kept.read_text("utf-8"))
     groups = figures if experiment == "edges" else WHOLE

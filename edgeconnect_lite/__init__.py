@@ -1,7 +1,7 @@
 """Edge-guided inpainting of faces in two stages: complete the edges of the hole, then paint the photo from them.
 
 Read the modules in the order of the data: photos, masks, edges, samples, layers, canny, generators, dilated, discriminators,
-weights, features, attributes, losses, optimizers, training, runs, inpainting, metrics, figures, explore, evaluation,
+weights, features, attributes, losses, optimizers, run_parts, training, runs, inpainting, metrics, figures, explore, evaluation,
 evaluation_report, exercises, cli. Nothing happens at import: torch is loaded by the first name that needs it.
 """
 

@@ -10,6 +10,7 @@ is the same to the last bit on one machine with the same number of threads and p
 import io
 import json
 import math
+import os
 import pickle
 import time
 from dataclasses import asdict
@@ -93,7 +94,9 @@ class Log:
         if start >= self.config.steps and self.is_main_process:
             print(f"{self.path.parent} has its {start} steps behind it already")
         self.saved = time.monotonic()
-        hidden = None if self.is_main_process else True
+        hidden = (
+            True if os.environ.get("TQDM_DISABLE") or not self.is_main_process else None
+        )  # None: shown on terminals
         self.bar = tqdm(total=self.config.steps, initial=start, unit="step", disable=hidden)
         if self.is_main_process:
             self.path.parent.mkdir(parents=True, exist_ok=True)

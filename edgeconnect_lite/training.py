@@ -3,30 +3,33 @@
 Both loops have the same order: the discriminator's step on real and detached fake, then the generator's step through the
 discriminator as it is now. A loss whose weight is 0 is not computed. EdgeConnect's two stages: Nazeri et al., 2019, section 3.
 
-The random draws of a step depend on (seed, step) alone; what a run keeps is in runs.py.
+The random draws of a step depend on (seed, step) alone. What a run is made of is in run_parts.py, what it keeps in runs.py.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import Subset
 
 from edgeconnect_lite import losses
-from edgeconnect_lite.dilated import DilatedGenerator
 from edgeconnect_lite.discriminators import Condition, PatchDiscriminator, condition_channels, discriminator_input
 from edgeconnect_lite.edges import MARGIN
 from edgeconnect_lite.features import Features, choose_features, open_features
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
 from edgeconnect_lite.inpainting import THRESHOLD, predict_probability
-from edgeconnect_lite.masks import MaskFolder, RandomMasks
-from edgeconnect_lite.optimizers import Muon
-from edgeconnect_lite.photos import CelebA, FacePhotos, PhotoFolder
+from edgeconnect_lite.run_parts import (
+    Network,
+    Optimizer,
+    Precision,
+    begin_with,
+    open_data,
+    open_image_generator,
+    with_optimizers,
+)
 from edgeconnect_lite.runs import (
     Log,
     begin_run,
@@ -37,20 +40,8 @@ from edgeconnect_lite.runs import (
     save_checkpoint,
     set_learning_rate,
 )
-from edgeconnect_lite.samples import (
-    Sample,
-    Samples,
-    batches,
-    edge_stage_input,
-    image_stage_input,
-    iterate_samples,
-    noised_edges,
-)
+from edgeconnect_lite.samples import Sample, batches, edge_stage_input, image_stage_input, noised_edges
 from edgeconnect_lite.weights import STAGE_NAMES, load_network, weights_folder
-
-Precision = Literal["no", "bf16"]  # not fp16: its loss scaler would be one more state to keep
-Optimizer = Literal["muon", "adam"]
-Network = Literal["unet", "dilated"]
 
 
 @dataclass(frozen=True)
@@ -176,6 +167,11 @@ def train_edge(config: EdgeTraining, out: str | Path, resume: bool = False) -> E
 
 def train_image(config: ImageTraining, out: str | Path, resume: bool = False) -> ImageGenerator:
     """Train stage 2 on true, predicted and no edges. All that it keeps lies in out/image_generator/ (runs.py)."""
+    if not 0 <= config.blank_edges + config.predicted_edges <= 1:
+        raise ValueError(
+            f"blank_edges is {config.blank_edges} and predicted_edges {config.predicted_edges}; wanted shares whose sum is "
+            "at most 1"
+        )
     if config.perceptual_weight or config.style_weight:
         config = replace(config, features=choose_features(config.features, config.vgg19))
     out = begin_run(config, out, resume)
@@ -232,92 +228,6 @@ def train_image(config: ImageTraining, out: str | Path, resume: bool = False) ->
     return generator
 
 
-def open_data(config: Training) -> tuple[Accelerator, Samples, list[Sample]]:
-    """What the networks will see: the stream of training samples, and the fixed held-out ones that watch the run."""
-    if config.precision not in get_args(Precision):
-        raise ValueError(f"precision is {config.precision!r}; wanted one of {', '.join(get_args(Precision))}")
-    photos = open_photos(config.photos, config.size)
-    masks = open_masks(config)
-    kept = len(photos) - config.validation
-    if kept < config.batch_size:
-        raise ValueError(
-            f"{config.photos}: {len(photos)} photos are too few; wanted {config.validation} + {config.batch_size}"
-        )
-    train, held_out = (Subset(photos, part) for part in (range(kept), range(kept, len(photos))))  # type: ignore
-    AcceleratorState._reset_state(reset_partial_state=False)  # a notebook may train twice, with another precision
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),  # MPS only when asked, and nobody can ask yet
-        mixed_precision=config.precision,
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
-    )
-    fixed = list(iterate_samples(held_out, masks, config.seed))  # type: ignore[arg-type]
-    return accelerator, Samples(train, masks, config.seed, roughen=config.roughen), fixed  # type: ignore[arg-type]
-
-
-def open_photos(name: str, size: int) -> FacePhotos | PhotoFolder:
-    """ "faces" = the shipped ones; else CelebA's root, a folder of photos or a .txt list. The training part of each."""
-    if name == "faces":
-        return FacePhotos("train", size)
-    if (Path(name) / "img_align_celeba").is_dir():
-        return CelebA(name, "train", size)
-    return PhotoFolder(name, size)
-
-
-def open_masks(config: Training) -> RandomMasks | MaskFolder:
-    """Kinds of generated masks, parted by commas, or a folder of mask files."""
-    if Path(config.masks).is_dir():
-        return MaskFolder(config.masks, config.size, config.invert_masks)
-    return RandomMasks(tuple(config.masks.split(",")), config.size, config.hole_ratio)
-
-
-def begin_with(config: Training, generator: Any) -> Any:
-    """The generator with config.start_from's weights, or as it is where that is None.
-
-    Raises weights.BadWeights if they cannot be had, ValueError if they belong to a generator of another size.
-    """
-    if config.start_from is None:
-        return generator
-    folder = weights_folder(None if config.start_from == "shipped" else config.start_from) / config.stage
-    found = load_network(folder, type(generator))
-    if found._hub_mixin_config != generator._hub_mixin_config:
-        raise ValueError(
-            f"{folder} holds a generator of {found._hub_mixin_config}; wanted {generator._hub_mixin_config}, as configured"
-        )
-    return found
-
-
-def with_optimizers(generator: nn.Module, discriminator: nn.Module, config: Training) -> dict[str, Any]:
-    """The four parts of a checkpoint, in the order in which the loops unpack them."""
-    for network in (generator, discriminator):
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return {
-        "generator": generator,
-        "discriminator": discriminator,
-        "g_optimizer": open_optimizer(generator, config),
-        "d_optimizer": torch.optim.Adam(
-            discriminator.parameters(), config.learning_rate, config.discriminator_betas, fused=True
-        ),
-    }
-
-
-def open_image_generator(config: ImageTraining) -> Any:
-    """Stage 2's generator, or its peer, freshly initialised."""
-    if config.network not in get_args(Network):
-        raise ValueError(f"network is {config.network!r}; wanted one of {', '.join(get_args(Network))}")
-    if config.network == "dilated":
-        return DilatedGenerator(5, 3)
-    return ImageGenerator(config.width, config.bottom, config.blocks, config.skips)
-
-
-def open_optimizer(generator: nn.Module, config: Training) -> torch.optim.Optimizer:
-    """The generator's optimizer."""
-    if config.optimizer not in get_args(Optimizer):
-        raise ValueError(f"optimizer is {config.optimizer!r}; wanted one of {', '.join(get_args(Optimizer))}")
-    if config.optimizer == "muon":
-        return Muon(generator.parameters(), config.learning_rate, betas=config.betas)
-    return torch.optim.Adam(generator.parameters(), config.learning_rate, config.betas, fused=True)
-
-
 def noise_of(config: Training, step: int, device: torch.device) -> torch.Generator:
     """The generator of every random draw of one step besides the data's: it depends on (seed, step) alone."""
     return torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
@@ -346,13 +256,15 @@ def adversarial_terms(
     accelerator: Accelerator, d: nn.Module, d_optimizer: Any, real: Tensor, fake: Tensor, config: Any
 ) -> dict[str, Tensor]:
     """Step the discriminator on real and detached fake, then give the generator's terms through it as it is now."""
-    d_optimizer.zero_grad()  # the generator's last backward pass left gradients here
     with accelerator.autocast():
         d_loss = losses.discriminator_loss(d(real)[0].float(), d(fake.detach())[0].float())
     accelerator.backward(d_loss)
     d_optimizer.step()
+    d_optimizer.zero_grad()
+    judge = accelerator.unwrap_model(d).requires_grad_(False)  # gradients pass through it now, and stay in the fake
     with accelerator.autocast():
-        (_, real_features), (fake_logits, fake_features) = d(real), d(fake)
+        real_features, (fake_logits, fake_features) = judge(real)[1], judge(fake)
+    judge.requires_grad_(True)
     terms = {"discriminator": d_loss.detach()}
     if config.adversarial_weight:
         terms["adversarial"] = losses.adversarial_loss(fake_logits.float())

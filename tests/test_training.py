@@ -16,7 +16,7 @@ import torch
 from helpers import noise_photo, same, save
 from safetensors.torch import load_file
 
-from edgeconnect_lite import losses, training
+from edgeconnect_lite import losses, run_parts, training
 from edgeconnect_lite.dilated import DilatedGenerator
 from edgeconnect_lite.features import FeaturesNotFound
 from edgeconnect_lite.generators import EdgeGenerator, EdgePrediction, ImageGenerator
@@ -24,6 +24,14 @@ from edgeconnect_lite.inpainting import Inpainter, predict_probability
 from edgeconnect_lite.masks import MaskFolder, RandomMasks
 from edgeconnect_lite.optimizers import Muon
 from edgeconnect_lite.photos import CelebA, FacePhotos, PhotoFolder, read_photo
+from edgeconnect_lite.run_parts import (
+    open_data,
+    open_image_generator,
+    open_masks,
+    open_optimizer,
+    open_photos,
+    with_optimizers,
+)
 from edgeconnect_lite.runs import TrainingStopped, learning_rate
 from edgeconnect_lite.samples import Sample, Samples, batches, edge_stage_input
 from edgeconnect_lite.training import (
@@ -31,15 +39,9 @@ from edgeconnect_lite.training import (
     ImageTraining,
     given_edges,
     noise_of,
-    open_data,
-    open_image_generator,
-    open_masks,
-    open_optimizer,
-    open_photos,
     train_edge,
     train_image,
     weighted_sum,
-    with_optimizers,
 )
 from edgeconnect_lite.weights import BadWeights, load_network
 
@@ -279,7 +281,7 @@ def test_the_peer_trains_and_its_folder_holds_it(photos, tmp_path, monkeypatch):
     assert {p: open_image_generator(ImageTraining(network=p)).__class__ for p in ("unet", "dilated")} == {
         "unet": ImageGenerator, "dilated": DilatedGenerator
     }  # fmt: skip
-    monkeypatch.setattr(training, "DilatedGenerator", partial(DilatedGenerator, width=4, blocks=1))
+    monkeypatch.setattr(run_parts, "DilatedGenerator", partial(DilatedGenerator, width=4, blocks=1))
     config = tiny(ImageTraining, photos, network="dilated", steps=2, checkpoint_minutes=0.0)
     trained = train_image(config, tmp_path)
     loaded = load_network(kept(tmp_path, "config.json").parent, DilatedGenerator)
@@ -573,6 +575,13 @@ def test_the_shares_of_blank_predicted_and_true_edges_are_as_asked_and_seeded():
     assert draw(None, blank_edges=0.15)[1] == pytest.approx([0.15, 0, 0.85], abs=0.03)
     assert draw(Stripes(), blank_edges=0.0, predicted_edges=1.0)[1] == [0, 1, 0]
     assert draw(Stripes(), blank_edges=1.0, predicted_edges=0.0)[1] == [1, 0, 0]
+
+
+def test_shares_of_edges_that_sum_to_more_than_all_are_refused(photos, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"blank_edges is 0\.6 and predicted_edges 0\.5; wanted shares whose sum is at most 1"
+    ):
+        train_image(ImageTraining(photos=photos, blank_edges=0.6, predicted_edges=0.5), tmp_path)
 
 
 def test_stage_1_is_given_its_own_input_of_the_samples_that_it_predicts():

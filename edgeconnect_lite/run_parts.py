@@ -1,0 +1,113 @@
+"""Run parts: what a training run is made of, opened as its config says. The data, the generators, the optimizers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.state import AcceleratorState
+from torch import nn
+from torch.utils.data import Subset
+
+from edgeconnect_lite.dilated import DilatedGenerator
+from edgeconnect_lite.generators import ImageGenerator
+from edgeconnect_lite.masks import MaskFolder, RandomMasks
+from edgeconnect_lite.optimizers import Muon
+from edgeconnect_lite.photos import CelebA, FacePhotos, PhotoFolder
+from edgeconnect_lite.samples import Sample, Samples, iterate_samples
+from edgeconnect_lite.weights import load_network, weights_folder
+
+if TYPE_CHECKING:
+    from edgeconnect_lite.training import ImageTraining, Training
+
+Precision = Literal["no", "bf16"]  # not fp16: its loss scaler would be one more state to keep
+Optimizer = Literal["muon", "adam"]
+Network = Literal["unet", "dilated"]
+
+
+def open_data(config: Training) -> tuple[Accelerator, Samples, list[Sample]]:
+    """What the networks will see: the stream of training samples, and the fixed held-out ones that watch the run."""
+    if config.precision not in get_args(Precision):
+        raise ValueError(f"precision is {config.precision!r}; wanted one of {', '.join(get_args(Precision))}")
+    photos = open_photos(config.photos, config.size)
+    masks = open_masks(config)
+    kept = len(photos) - config.validation
+    if kept < config.batch_size:
+        raise ValueError(
+            f"{config.photos}: {len(photos)} photos are too few; wanted {config.validation} + {config.batch_size}"
+        )
+    train, held_out = (Subset(photos, part) for part in (range(kept), range(kept, len(photos))))  # type: ignore
+    AcceleratorState._reset_state(reset_partial_state=False)  # a notebook may train twice, with another precision
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),  # MPS only when asked, and nobody can ask yet
+        mixed_precision=config.precision,
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+    )
+    fixed = list(iterate_samples(held_out, masks, config.seed))  # type: ignore[arg-type]
+    return accelerator, Samples(train, masks, config.seed, roughen=config.roughen), fixed  # type: ignore[arg-type]
+
+
+def open_photos(name: str, size: int) -> FacePhotos | PhotoFolder:
+    """ "faces" = the shipped ones; else CelebA's root, a folder of photos or a .txt list. The training part of each."""
+    if name == "faces":
+        return FacePhotos("train", size)
+    if (Path(name) / "img_align_celeba").is_dir():
+        return CelebA(name, "train", size)
+    return PhotoFolder(name, size)
+
+
+def open_masks(config: Training) -> RandomMasks | MaskFolder:
+    """Kinds of generated masks, parted by commas, or a folder of mask files."""
+    if Path(config.masks).is_dir():
+        return MaskFolder(config.masks, config.size, config.invert_masks)
+    return RandomMasks(tuple(config.masks.split(",")), config.size, config.hole_ratio)
+
+
+def begin_with(config: Training, generator: Any) -> Any:
+    """The generator with config.start_from's weights, or as it is where that is None.
+
+    Raises weights.BadWeights if they cannot be had, ValueError if they belong to a generator of another size.
+    """
+    if config.start_from is None:
+        return generator
+    folder = weights_folder(None if config.start_from == "shipped" else config.start_from) / config.stage
+    found = load_network(folder, type(generator))
+    if found._hub_mixin_config != generator._hub_mixin_config:
+        raise ValueError(
+            f"{folder} holds a generator of {found._hub_mixin_config}; wanted {generator._hub_mixin_config}, as configured"
+        )
+    return found
+
+
+def with_optimizers(generator: nn.Module, discriminator: nn.Module, config: Training) -> dict[str, Any]:
+    """The four parts of a checkpoint, in the order in which the loops unpack them."""
+    for network in (generator, discriminator):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return {
+        "generator": generator,
+        "discriminator": discriminator,
+        "g_optimizer": open_optimizer(generator, config),
+        "d_optimizer": torch.optim.Adam(
+            discriminator.parameters(), config.learning_rate, config.discriminator_betas, fused=True
+        ),
+    }
+
+
+def open_image_generator(config: ImageTraining) -> Any:
+    """Stage 2's generator, or its peer, freshly initialised."""
+    if config.network not in get_args(Network):
+        raise ValueError(f"network is {config.network!r}; wanted one of {', '.join(get_args(Network))}")
+    if config.network == "dilated":
+        return DilatedGenerator(5, 3)
+    return ImageGenerator(config.width, config.bottom, config.blocks, config.skips)
+
+
+def open_optimizer(generator: nn.Module, config: Training) -> torch.optim.Optimizer:
+    """The generator's optimizer."""
+    if config.optimizer not in get_args(Optimizer):
+        raise ValueError(f"optimizer is {config.optimizer!r}; wanted one of {', '.join(get_args(Optimizer))}")
+    if config.optimizer == "muon":
+        return Muon(generator.parameters(), config.learning_rate, betas=config.betas)
+    return torch.optim.Adam(generator.parameters(), config.learning_rate, config.betas, fused=True)
