@@ -25,8 +25,8 @@ MUON = replace(
     LOSSES, optimizer="muon", learning_rate=EdgeTraining.learning_rate, betas=(0.9, 0.99), discriminator_betas=(0.5, 0.99),
     discriminator_rate=0.3,
 )  # fmt: skip
-JUDGED = replace(MUON, decision=EdgeTraining.decision, gray_weight=EdgeTraining.gray_weight)  # + looks as Canny does
-OURS = EdgeTraining(**SHARED)  # and no judge
+PLAIN = replace(MUON, adversarial_weight=0.0, feature_matching_weight=0.0)  # no judge
+OURS = EdgeTraining(**SHARED)  # + paints the gray photo, and looks at it as Canny does
 UNET = ImageTraining(**SHARED, features="faces")  # also where VGG19 is at hand
 BOTTOM = replace(UNET, skips=False)
 
@@ -36,7 +36,7 @@ CONFIGURATIONS: dict[str, EdgeTraining | ImageTraining] = {
     "stage1-mask": MASK,
     "stage1-losses": LOSSES,
     "stage1-muon": MUON,
-    "stage1-judged": JUDGED,
+    "stage1-plain": PLAIN,
     "stage1-report-no-noise": replace(REPORT, label_noise=0.0),
     "stage2-sequential": replace(BOTTOM, blocks=0),
     "stage2-residual": BOTTOM,
@@ -48,7 +48,7 @@ CONFIGURATIONS: dict[str, EdgeTraining | ImageTraining] = {
     # the weights make both terms as large on a blurred face as those of the face features are there
     "stage2-random-vgg": replace(UNET, features="random", perceptual_weight=0.035, style_weight=3.0),
 }
-STAGE1 = ("report", "report-no-noise", "mask", "losses", "muon", "judged", "ours")
+STAGE1 = ("report", "report-no-noise", "mask", "losses", "muon", "plain", "ours")
 EXPERIMENTS = {  # -> its configurations, in the order in which they are told
     "networks": ("stage2-sequential", "stage2-residual", "stage2-unet", "stage2-dilated"),
     "stage1": tuple(f"stage1-{name}" for name in STAGE1),

@@ -88,13 +88,13 @@ def test_no_two_configurations_are_the_same(modules):
 
 def test_stage_1_goes_from_the_report_to_ours_one_part_at_a_time(modules):
     table = modules["experiment_table"]
-    chain = [table.CONFIGURATIONS[f"stage1-{name}"] for name in ("report", "mask", "losses", "muon", "judged", "ours")]
+    chain = [table.CONFIGURATIONS[f"stage1-{name}"] for name in ("report", "mask", "losses", "muon", "plain", "ours")]
     assert [differences(a, b) for a, b in pairwise(chain)] == [
         {"condition"},
         {"cross_entropy_weight", "adversarial_weight", "feature_matching_weight", "condition"},
         {"optimizer", "learning_rate", "betas", "discriminator_betas", "discriminator_rate"},
-        {"decision", "gray_weight"},
         {"adversarial_weight", "feature_matching_weight"},
+        {"decision", "gray_weight"},
     ]
 
 
