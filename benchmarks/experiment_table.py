@@ -65,6 +65,7 @@ METRICS = {  # -> what its JSON keeps, in this order; of Telea's, what is named 
     "features": ("psnr", "psnr_true", "frechet", "detail", "adherence"),
 }  # fmt: skip
 PREDICTOR = "stage1-ours"
+COLLAPSES, BUDGETS = "stage1-report", (0.125, 0.25, 0.5, 1.0, 2.0)  # minutes at which it is measured too
 
 
 def needs_predictor(name: str) -> bool:

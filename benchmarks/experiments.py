@@ -1,6 +1,7 @@
 """The experiments of the course: what made the two stages work. 64 px, 5 minutes of one core a run, 3 seeds.
 
     python benchmarks/experiments.py networks|stage1|edges|features|all [--seeds 3] [--minutes 5] [--jobs 2] [--list]
+    python benchmarks/experiments.py budgets    # the report's stage 1 at shorter budgets: when is it silent?
 
 Equal time, not equal steps: a short calibration says what a step of a configuration costs, and the run gets as many steps
 as its budget of CPU time pays for (one thread, so CPU time is one core's). A run that several experiments share is done
@@ -22,12 +23,25 @@ from statistics import mean, median, stdev
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from experiment_measures import WHOLE, held_out_sets, measure_edges, measure_painting, measure_telea
-from experiment_table import CONFIGURATIONS, EXPERIMENTS, METRICS, PREDICTOR, SHARED, changes, needs_predictor, plan
+from experiment_table import (
+    BUDGETS,
+    COLLAPSES,
+    CONFIGURATIONS,
+    EXPERIMENTS,
+    METRICS,
+    PREDICTOR,
+    SHARED,
+    changes,
+    needs_predictor,
+    plan,
+)
 
 from edgeconnect_lite import training
 from edgeconnect_lite.dilated import DilatedGenerator
+from edgeconnect_lite.edges import true_edges
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
 from edgeconnect_lite.photos import write_bytes
 from edgeconnect_lite.run_parts import open_photos
@@ -240,9 +254,35 @@ def campaign(runs: list[tuple[str, int]], experiments: list[str], options: argpa
     return failed
 
 
+def budgets(options: argparse.Namespace) -> None:
+    """The report's recipe with seed 0 at each of BUDGETS, in a folder of its own each; then results/experiment-budgets.json."""
+    rows = {}
+    for minutes in BUDGETS:
+        folder = options.out / "budgets" / f"{minutes:g}"
+        run(COLLAPSES, 0, folder, folder, minutes)
+        rows[f"{minutes:g}"] = json.loads(measured_file(folder, COLLAPSES, 0).read_text("utf-8"))
+    about = {
+        "command": "python benchmarks/experiments.py budgets",
+        "machine": options.machine,
+        "configuration": COLLAPSES,
+    }
+    kept = {"minutes": rows, "edge_share": edge_share()}
+    write_bytes(options.results / "experiment-budgets.json", (json.dumps(about | kept, indent=1) + "\n").encode())
+
+
+def edge_share() -> dict[str, float]:
+    """The share of true edges among the hole's pixels, per set: the precision of edges that are drawn blindly."""
+    photos = open_photos(CONFIGURATIONS[PREDICTOR].photos, SHARED["size"])
+    sets = held_out_sets(photos, SHARED["validation"], bins=False)
+    return {
+        name: rounded(float(np.concatenate([true_edges(photo)[mask] for photo, mask in pairs]).mean()))
+        for name, pairs in sets.items()
+    }
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", nargs="?", choices=[*EXPERIMENTS, "all"], default="all")
+    parser.add_argument("experiment", nargs="?", choices=[*EXPERIMENTS, "budgets", "all"], default="all")
     parser.add_argument("--out", type=Path, default=Path("runs/experiments"), help="the runs' folders")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--seeds", type=int, default=3)
@@ -254,6 +294,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.run:
         return run(options.run[0], int(options.run[1]), options.out, options.results, options.minutes)
+    if options.experiment == "budgets":
+        return budgets(options)
     experiments = list(EXPERIMENTS) if options.experiment == "all" else [options.experiment]
     runs = plan(experiments, options.seeds)
     if not options.list:
