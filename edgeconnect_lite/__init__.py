@@ -1,8 +1,8 @@
 """Edge-guided inpainting of faces in two stages: complete the edges of the hole, then paint the photo from them.
 
 Read the modules in the order of the data: photos, masks, edges, samples, layers, canny, generators, dilated, discriminators,
-weights, features, attributes, losses, optimizers, run_parts, training, runs, inpainting, metrics, figures, explore, evaluation,
-evaluation_report, exercises, cli. Nothing happens at import: torch is loaded by the first name that needs it.
+weights, features, attributes, losses, optimizers, run_parts, training, runs, inpainting, metrics, figures, explore, editor,
+evaluation, evaluation_report, exercises, cli. Nothing happens at import: torch is loaded by the first name that needs it.
 """
 
 from importlib import import_module
@@ -20,6 +20,7 @@ _HOMES = {
     "features": ("VGG19Features", "FaceFeatures"),
     "weights": ("BadWeights",),
     "inpainting": ("Inpainter", "composite"),
+    "editor": ("EdgeEditor",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *_HOME_OF]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,4 +1,4 @@
-"""Checkers of lesson 09: the share above chance, an F1 of several pictures, the interval of a paired difference."""
+"""Checkers of lesson 09: a stroke's share above chance, an F1 of several pictures, the interval of a paired difference."""
 
 from collections.abc import Callable, Mapping
 
@@ -27,32 +27,45 @@ def _refuse(answer: float, wanted: float, usual: Mapping[str, float]) -> None:
 
 
 def check_share_above_chance(share_above_chance: Callable) -> None:
-    """Lesson 09, easy. share_above_chance(given, near, mask), bool (H, W) each -> (hit - chance) / (1 - chance), in the hole.
+    """Lesson 09, easy. share_above_chance(stroke, near, mask, near_true), bool (H, W) -> (hit - chance) / (1 - chance).
 
-    given: edges that were given. near: within 1 px of an edge of the result. hit: share of the given pixels that are
-    near; chance: share of the hole that is.
+    stroke: what was drawn. near: within 1 px of an edge of the result; near_true: of the photo. Pixels outside the hole, and
+    those of near_true, count neither for the hit, the share of the stroke that is near, nor for the chance.
     """
     rng = np.random.default_rng(0)
     near, mask = rng.random((24, 20)) < 0.4, np.zeros((24, 20), bool)
     mask[4:18, 3:15] = True
-    given = rng.random(mask.shape) < np.where(near == mask, 0.4, 0.15)  # follows in the hole, not around it
-    answer = share_above_chance(given, near, mask)
+    near_true = rng.random(mask.shape) < np.where(near, 0.6, 0.2)  # the result's edges are often the photo's
+    stroke = rng.random(mask.shape) < np.where(near == mask, 0.4, 0.15)  # follows in the hole, not around it
+    answer = share_above_chance(stroke, near, mask, near_true)
     if answer is None:
         return say(False)
-    hit, chance = near[given & mask].mean(), near[mask].mean()
-    everywhere = near[given].mean()
+
+    def shares(counted: np.ndarray, area: np.ndarray) -> tuple[float, float]:
+        return near[stroke & counted].mean(), near[area].mean()
+
+    def above(counted: np.ndarray, area: np.ndarray) -> float:
+        hit, chance = shares(counted, area)
+        return (hit - chance) / (1 - chance)
+
+    away, every = mask & ~near_true, np.ones_like(mask)
+    hit, chance = shares(away, away)
     usual = {
         "that is the hit alone, which a blind stroke has too": hit,
         "divide by 1 - chance, so that a result that follows everything gets 1": hit - chance,
         "divide by 1 - chance, not by chance": (hit - chance) / chance,
-        "chance is a share of the hole, not of the picture": (hit - near.mean()) / (1 - near.mean()),
-        "given edges outside the hole do not count": (everywhere - chance) / (1 - chance),
-        "only the hole counts": (everywhere - near.mean()) / (1 - near.mean()),
+        "leave out the pixels near true edges for the hit and for the chance": above(mask, mask),
+        "the chance too leaves out the pixels near true edges": above(away, mask),
+        "the hit too leaves out the pixels near true edges": above(mask, away),
+        "chance is a share of the hole, not of the picture": above(away, ~near_true),
+        "stroke pixels outside the hole do not count": above(~near_true, away),
+        "only the hole counts": above(~near_true, ~near_true),
+        "only the hole counts, and there what is not near a true edge": above(every, every),
     }
-    _refuse(_number(answer), (hit - chance) / (1 - chance), usual)
-    avoided = given & ~near
-    answer = _number(share_above_chance(avoided, near, mask))
-    require(answer < 0, f"came: {answer:.4f} for a result that avoids every given edge; wanted a share below 0")
+    _refuse(_number(answer), above(away, away), usual)
+    avoided = stroke & ~near
+    answer = _number(share_above_chance(avoided, near, mask, near_true))
+    require(answer < 0, f"came: {answer:.4f} for a result that avoids the whole stroke; wanted a share below 0")
     _refuse(answer, chance / (chance - 1), {})
     say(True)
 
@@ -95,14 +108,14 @@ def check_pooled_f1(pooled_f1: Callable) -> None:
 
 
 def check_paired_interval(paired_interval: Callable) -> None:
-    """Lesson 09, hard. paired_interval(ours, theirs, rng) -> (low, high), the 95 % interval of the mean difference.
+    """Lesson 09, hard. paired_interval(ours, theirs, rng) -> (low, high), the 95 % interval of a difference in pooled F1.
 
-    ours, theirs: a score for each of the same N pictures, (N,). Bootstrap: pictures drawn again, at least 1,000 times.
+    ours, theirs: metrics.edge_counts of the same N pictures, (N, 4). Bootstrap: pictures drawn again, at least 1,000 times.
     """
-    made = np.random.default_rng(2)
-    theirs = made.normal(20, 3, 40)
-    ours = theirs + made.exponential(1.0, 40) - 0.4
-    answers = [paired_interval(ours, theirs, np.random.default_rng(seed)) for seed in (0, 0, *range(1, 8))]
+    ours, theirs = _two_stage_ones()
+    answers = [
+        paired_interval(ours.copy(), theirs.copy(), np.random.default_rng(seed)) for seed in (0, 0, *range(1, 8))
+    ]
     if answers[0] is None:
         return say(False)
     require(
@@ -112,29 +125,47 @@ def check_paired_interval(paired_interval: Callable) -> None:
     first, again, other = np.array(answers[:3], float)
     require(first[0] <= first[1], f"came: ({first[0]:.3f}, {first[1]:.3f}); wanted the lower end first")
     require(np.array_equal(first, again), "the same rng gave another interval: take every draw from it")
-    gap = ours - theirs
     came = np.mean(answers[1:], axis=0)  # over eight draws: what chance adds is small
-    wanted, width = _interval(gap), np.ptp(came)
+    wanted, of_means, unpaired = _intervals(ours, theirs)
+    width, sure = np.ptp(came), np.ptp(wanted)
     text = f"came: ({came[0]:.3f}, {came[1]:.3f}); wanted about ({wanted[0]:.3f}, {wanted[1]:.3f})"
     require(width > 0, f"{text}: no width. Draw pictures with replacement: some twice, some not at all")
-    sure = np.ptp(wanted)
-    unpaired = 2 * 1.96 * np.sqrt((ours.var() + theirs.var()) / len(gap))
-    if abs(came.mean() + gap.mean()) < sure / 4 < abs(gap.mean()):
-        raise WrongAnswer(f"{text}: that is theirs - ours")
+    require(abs(came.mean() + wanted.mean()) > sure / 4, f"{text}: that is theirs - ours")
+    if np.abs(came - of_means).max() < 0.05 * np.ptp(of_means):
+        raise WrongAnswer(f"{text}: add up the counts of the pictures drawn, then form one F1, not a mean of F1s")
     for message, size in {
-        "as wide as if the pictures were not paired: draw the same pictures for both": unpaired,
+        "as wide as if the pictures were not paired: draw the same pictures for both": np.ptp(unpaired),
         "that is a 90 % interval": 3.29 / 3.92 * sure,
         "that is a 99 % interval": 5.15 / 3.92 * sure,
     }.items():
         if abs(width / size - 1) < 0.06:
             raise WrongAnswer(f"{text}: {message}")
-    require(width < unpaired, f"{text}: that is where single differences lie; wanted where their mean does")
+    require(width < np.ptp(unpaired), f"{text}: that is where single pictures lie; wanted where the pooled figure does")
     require(not np.array_equal(first, other), "two rngs gave one and the same interval: draw the pictures from rng")
     require(bool(np.abs(came - wanted).max() < 0.05 * sure), text)
     say(True)
 
 
-def _interval(gap: np.ndarray) -> np.ndarray:
-    """What the bootstrap of a mean tends to. gap: (N,). Returns (2,)."""
-    drawn = np.random.default_rng(3).integers(len(gap), size=(40_000, len(gap)))
-    return np.percentile(gap[drawn].mean(1), (2.5, 97.5))
+def _two_stage_ones() -> np.ndarray:
+    """Edge counts of one stage 1 and of another, int (2, 40, 4): the first leads clearly in small holes alone."""
+    rng = np.random.default_rng(2)
+    true = np.round(np.exp(rng.uniform(np.log(20), np.log(600), 40))).astype(int)
+    ease, counts = rng.uniform(0.25, 0.75, 40), []
+    for lead in (np.where(true < 120, 0.12, 0.02), 0.0):
+        predicted = np.round(true * rng.uniform(0.8, 1.1, 40)).astype(int)
+        hits = rng.binomial(np.minimum(true, predicted), np.clip(ease + lead, 0, 1))
+        counts.append(np.stack([predicted, true, hits, hits], axis=1))
+    return np.array(counts)
+
+
+def _intervals(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """What the bootstrap tends to, (3, 2): of the difference of pooled F1s, of means of F1s, and of unpaired pooled F1s."""
+    rng = np.random.default_rng(3)
+    drawn, others = rng.integers(len(ours), size=(2, 20_000, len(ours)))
+
+    def f1(counts: np.ndarray) -> np.ndarray:
+        return metrics.precision_recall_f1(counts)[..., 2]
+
+    pooled = f1(ours[drawn].sum(1))
+    gaps = pooled - f1(theirs[drawn].sum(1)), (f1(ours) - f1(theirs))[drawn].mean(1), pooled - f1(theirs[others].sum(1))
+    return np.percentile(gaps, (2.5, 97.5), axis=1).T

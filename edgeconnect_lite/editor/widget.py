@@ -1,0 +1,447 @@
+"""EdgeEditor: draw and erase edges, paint the hole, and see the face change. An anywidget with its own canvas.
+
+The front end (editor.js) draws a stroke as it is made and sends it when it ends, one small message; here the same rules
+(strokes.py) give the same pixels. The networks run on a thread of their own, always on the newest state: strokes wait for
+nothing, several that come meanwhile are painted at once, and stage 1 runs again only where the hole has changed.
+"""
+
+import base64
+import contextlib
+import json
+import threading
+import uuid
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import cv2
+import numpy as np
+import traitlets as t
+
+from edgeconnect_lite.edges import known_edges, merge_edges
+from edgeconnect_lite.editor.strokes import BadStroke, History, check_stroke, edited_edges, pack_bits, unpack_bits
+from edgeconnect_lite.masks import as_mask
+from edgeconnect_lite.photos import as_photo, read_bytes, write_bytes, write_picture
+
+HERE = Path(__file__).parent
+COLOURS = {  # Okabe and Ito's palette, made for colour-blind readers
+    "known": (90, 90, 90), "predicted": (213, 94, 0), "drawn": (0, 114, 178), "erased": (240, 228, 66),
+    "true": (0, 158, 115), "hole": (204, 121, 167),
+}  # fmt: skip
+THRESHOLD = 128  # of the 256 steps of a probability: above one half
+PROPOSALS = 4  # beside the prediction
+STATE, STATE_VERSION = "editor.json", 1
+PAINTER = ThreadPoolExecutor(1, thread_name_prefix="edge-editor")  # one picture at a time, whichever editor wants it
+
+
+class EditorNotSaved(ValueError):
+    """A folder that holds no editor's state, or a broken one; the message names the file."""
+
+
+def quantise(probability: np.ndarray) -> np.ndarray:
+    """Probabilities in [0, 1] as uint8, so that both sides compare whole numbers: p > n / 256 exactly if the result is >= n."""
+    return (np.ceil(np.asarray(probability, np.float64) * 256) - 1).clip(0, 255).astype(np.uint8)
+
+
+def middle(steps: np.ndarray) -> np.ndarray:
+    """Back from quantise to the middle of each step, float32."""
+    return ((steps.astype(np.float32) + 0.5) / 256).astype(np.float32)
+
+
+class EdgeEditor(anywidget.AnyWidget):
+    """Edit the edges of a photo's hole, and the hole. Shown as the last line of a notebook's cell.
+
+    photo: as for photos.as_photo. mask: as for masks.as_mask, of the same size; may be empty, then paint a hole.
+    inpainter: an Inpainter, or anything with its predict_edges(photo, mask), propose_edges(photo, mask, n) and
+    (photo, mask, edges) -> uint8 (H, W, 3); None = edges are edited, nothing is painted. edges: (H, W), bool or probability, to
+    begin with in place of the prediction, until the hole changes. true_edges: bool (H, W), shown on demand.
+
+    Attributes: photo, mask, edges, true_edges, result (arrays, copies), strokes (a list that JSON can hold, for replay).
+    threshold, 1 to 255: a predicted edge needs a probability above threshold / 256. proposal: 0 = the prediction, 1 to 4 =
+    one of propose_edges. Errors of the inpainter are shown in the widget, and raised where result is asked for.
+    """
+
+    _esm = HERE / "editor.js"
+    _css = HERE / "editor.css"
+    _key = t.Unicode().tag(sync=True)
+    _shape = t.List(t.Int()).tag(sync=True)
+    _photo = t.Bytes().tag(sync=True)
+    _true = t.Bytes().tag(sync=True)  # empty: not given
+    _history = t.Dict().tag(sync=True, to_json=lambda _, editor: editor._told_history())  # as it is when asked for
+    _probability = t.Bytes().tag(sync=True)
+    _result = t.Bytes().tag(sync=True)  # RGB, empty: none
+    _colours = t.Dict(COLOURS).tag(sync=True)
+    _paints = t.Bool(False).tag(sync=True)
+    _proposals = t.Int(0).tag(sync=True)
+    threshold = t.Int(THRESHOLD, min=1, max=255).tag(sync=True)
+    proposal = t.Int(0, min=0, max=PROPOSALS).tag(sync=True)
+    busy = t.Bool(False).tag(sync=True)
+    message = t.Unicode("").tag(sync=True)
+    FROM_THE_FRONT_END = ("threshold", "proposal")  # all that it may set; strokes come as messages
+
+    def __init__(
+        self, photo: np.ndarray, mask: np.ndarray, inpainter: Any = None, edges: np.ndarray | None = None,
+        true_edges: np.ndarray | None = None,
+    ):  # fmt: skip
+        self._picture = as_photo(photo)
+        first = as_mask(mask, self._picture.shape[:2])
+        self._given = None if edges is None else self._checked_plane(edges, "edges")
+        self._truth = None if true_edges is None else self._checked_plane(true_edges, "true_edges") > 0.5
+        self._history_of, self._inpainter = History(first), inpainter
+        self._changed, self._wanted, self._ready = threading.Condition(threading.RLock()), 0, 0
+        self._job_runs, self._error = False, None
+        self._forecast_of: tuple = ()  # the hole and the proposal of the probability
+        self._painted_of: tuple = ()  # the hole and the edges of the result
+        self._forecast, self._painted = np.zeros(first.shape, np.uint8), None
+        super().__init__(
+            _key=uuid.uuid4().hex, _shape=list(first.shape), _photo=self._picture.tobytes(),
+            _true=b"" if self._truth is None else self._truth.tobytes(), _paints=inpainter is not None,
+            _proposals=PROPOSALS if hasattr(inpainter, "propose_edges") else 0,
+        )  # fmt: skip
+        self.on_msg(self._receive)
+        self._refresh()  # an error in the first picture is the caller's
+        self.observe(lambda change: self._touch(), ["threshold", "proposal"])
+
+    def _checked_plane(self, plane: np.ndarray, name: str) -> np.ndarray:
+        plane, shape = np.asarray(plane), self._picture.shape[:2]
+        if plane.shape != shape or not (plane.dtype == np.bool_ or plane.dtype.kind == "f"):
+            raise ValueError(f"{name} are {plane.dtype} {plane.shape}; wanted {shape}, bool or probabilities in [0, 1]")
+        if plane.size and not (plane.min() >= 0 and plane.max() <= 1):  # NaN fails too
+            raise ValueError(
+                f"{name} hold values from {plane.min():g} to {plane.max():g}; wanted probabilities in [0, 1]"
+            )
+        return plane.astype(np.float32)
+
+    # ----- the state, as arrays -----
+
+    @property
+    def photo(self) -> np.ndarray:
+        """uint8 (H, W, 3)."""
+        return self._picture.copy()
+
+    @property
+    def true_edges(self) -> np.ndarray | None:
+        """bool (H, W), or None where they were not given."""
+        return None if self._truth is None else self._truth.copy()
+
+    @property
+    def mask(self) -> np.ndarray:
+        """bool (H, W), True = hole, as it is painted now."""
+        return self._history_of.layers.mask.copy()
+
+    @property
+    def predicted_edges(self) -> np.ndarray:
+        """What the edges are before a person touches them: float32 (H, W) in [0, 1], in 256 steps."""
+        self.wait()
+        return middle(self._forecast)
+
+    @property
+    def edges(self) -> np.ndarray:
+        """bool (H, W): known, predicted, drawn, less what was erased."""
+        self.wait()
+        return self._edges()
+
+    @property
+    def result(self) -> np.ndarray | None:
+        """uint8 (H, W, 3), painted from the edges as they are now; None without an inpainter."""
+        self.wait()
+        return None if self._painted is None else self._painted.copy()
+
+    @property
+    def strokes(self) -> list[dict[str, Any]]:
+        """What was done, oldest first: the list that replay takes and JSON can hold."""
+        return self._history_of.done
+
+    def _edges(self) -> np.ndarray:
+        return edited_edges(self._forecast >= self.threshold, self._history_of.layers)
+
+    # ----- a person's hand, in Python -----
+
+    def line(self, points: Iterable, radius: int | list[int] = 0) -> None:
+        """Draw edges in the hole along (x, y), (x, y), ..., in whole px from the left and from the top."""
+        self._do({"tool": "pen", "points": _listed(points), "radius": radius})
+
+    def erase(self, points: Iterable, radius: int | list[int] = 2) -> None:
+        """Erase edges in the hole along the points."""
+        self._do({"tool": "eraser", "points": _listed(points), "radius": radius})
+
+    def paint_mask(self, points: Iterable, radius: int | list[int] = 6) -> None:
+        """Make the hole larger along the points; edges are predicted for it anew."""
+        self._do({"tool": "mask", "points": _listed(points), "radius": radius})
+
+    def erase_mask(self, points: Iterable, radius: int | list[int] = 6) -> None:
+        """Give the photo back along the points."""
+        self._do({"tool": "unmask", "points": _listed(points), "radius": radius})
+
+    def clear(self) -> None:
+        """No edge in the hole."""
+        self._do({"tool": "clear"})
+
+    def reset(self) -> None:
+        """Back to the predicted edges."""
+        self._do({"tool": "reset"})
+
+    def import_edges(self, edges: np.ndarray) -> None:
+        """Put a whole edge map (H, W), bool or probability, in the place of the hole's."""
+        self._do({"tool": "edges", "bits": pack_bits(self._checked_plane(edges, "edges") > 0.5)})
+
+    def import_mask(self, mask: np.ndarray) -> None:
+        """Put another hole in the place of this one. mask: as for masks.as_mask."""
+        self._do({"tool": "hole", "bits": pack_bits(as_mask(mask, self._picture.shape[:2]))})
+
+    def undo(self) -> bool:
+        """Take back the last stroke, on whichever layer. Returns whether there was one."""
+        return self._step("undo")
+
+    def redo(self) -> bool:
+        """Do again what was undone. Returns whether there was something."""
+        return self._step("redo")
+
+    def replay(self, strokes: Iterable[dict[str, Any]]) -> None:
+        """Do a list of strokes, all or, where one of them is bad, none. Raises BadStroke."""
+        checked = [check_stroke(stroke, self._picture.shape[:2]) for stroke in strokes]
+        with self._changed:
+            for stroke in checked:
+                self._history_of.do(stroke)
+            self._tell_history()
+        self._touch()
+
+    def _do(self, stroke: dict[str, Any]) -> None:
+        with self._changed:
+            at = self._history_of.position
+            self.send({"type": "do", "stroke": self._history_of.do(stroke), "at": at})
+        self._touch()
+
+    def _step(self, way: str) -> bool:
+        with self._changed:
+            at = self._history_of.position
+            if moved := getattr(self._history_of, way)():
+                self.send({"type": way, "at": at})
+        if moved:
+            self._touch()
+        return moved
+
+    # ----- the front end -----
+
+    def _told_history(self) -> dict[str, Any]:
+        history = self._history_of
+        return {"hole": pack_bits(history.first.mask), "strokes": history.strokes, "position": history.position}
+
+    def _tell_history(self) -> None:
+        self.send({"type": "history", **self._told_history()})
+
+    def _receive(self, _: Any, content: Any, buffers: Any) -> None:
+        """A message of the front end: a stroke, undo, or redo, and how many strokes it knew before."""
+        kind = content.get("type") if isinstance(content, dict) else None
+        with self._changed:
+            agrees = isinstance(content, dict) and content.get("at") == self._history_of.position
+            try:
+                if kind == "do":
+                    self._history_of.do(content.get("stroke"))
+                elif kind in ("undo", "redo"):
+                    getattr(self._history_of, kind)()
+                else:
+                    raise BadStroke(f"a message is of type {str(kind)[:40]!r}; wanted do, undo or redo")
+            except BadStroke as error:
+                self.message, agrees = str(error), False
+            if not agrees:  # another window drew meanwhile, or the stroke was bad: all take what holds here
+                self._tell_history()
+        self._touch()
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """What the front end may set, checked; anything else is left alone."""
+        for name in self.FROM_THE_FRONT_END:
+            if name in sync_data:
+                try:
+                    super().set_state({name: sync_data[name]})
+                except t.TraitError as error:
+                    self.message = str(error)
+
+    # ----- the networks, off the drawing path -----
+
+    def _touch(self) -> None:
+        """Something has changed: the newest state is wanted."""
+        with self._changed:
+            self._wanted += 1
+            if not self._job_runs:
+                self._job_runs = True
+                PAINTER.submit(self._work)
+
+    def _work(self) -> None:
+        """On the painter's thread: refresh until nothing newer is wanted."""
+        while True:
+            with self._changed:
+                number = self._wanted
+            error = None
+            try:
+                self._refresh()
+            except Exception as caught:  # nobody would see it: the widget shows it, and result raises it
+                error = caught
+            with self._changed:
+                self._error, self._ready = error, number
+                self.message = "" if error is None else f"{type(error).__name__}: {error}"
+                self._job_runs = number != self._wanted
+                self._changed.notify_all()
+                if not self._job_runs:
+                    return
+
+    def _refresh(self) -> None:
+        """Predict and paint what the state as it is now asks for, and no more."""
+        with self._changed:
+            layers, proposal = self._history_of.layers, self.proposal
+        if not _same(self._forecast_of, (layers.mask, proposal)):
+            forecast = quantise(self._predict(layers.mask, proposal))
+            with self._changed:
+                self._take_forecast(forecast, layers.mask, proposal)
+        if self._inpainter is None:
+            return
+        with self._changed:
+            layers = self._history_of.layers
+            edges = self._edges()
+        if not _same(self._forecast_of, (layers.mask, self.proposal)):
+            return  # the hole has changed meanwhile: another round follows
+        if not _same(self._painted_of, (layers.mask, edges)):
+            self.busy = True
+            try:
+                painted = self._inpainter(self._picture, layers.mask, edges)
+                if painted.shape != self._picture.shape or painted.dtype != np.uint8:
+                    raise ValueError(
+                        f"the inpainter gave {painted.dtype} {painted.shape}; wanted uint8 {self._picture.shape}"
+                    )
+            finally:
+                self.busy = False
+            with self._changed:
+                self._painted, self._painted_of = painted, (layers.mask, edges)
+                self._result = painted.tobytes()
+
+    def _take_forecast(self, forecast: np.ndarray, mask: np.ndarray, proposal: int) -> None:
+        self._forecast, self._forecast_of = forecast, (mask, proposal)
+        self._probability = forecast.tobytes()
+
+    def _predict(self, mask: np.ndarray, proposal: int) -> np.ndarray:
+        """The edges before a person touches them, as probabilities (H, W)."""
+        if self._given is not None and proposal == 0 and np.array_equal(mask, self._history_of.first.mask):
+            return self._given
+        if self._inpainter is None or not mask.any():
+            inside = np.zeros(mask.shape, np.float32) if self._given is None else self._given
+            return merge_edges(known_edges(self._picture, mask), inside, mask).astype(np.float32)
+        if proposal:
+            return self._inpainter.propose_edges(self._picture, mask, PROPOSALS)[proposal - 1]
+        return self._inpainter.predict_edges(self._picture, mask)
+
+    def wait(self, seconds: float = 60.0) -> None:
+        """Until the edges and the result are those of the strokes. Raises TimeoutError, or RuntimeError for the inpainter's."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._ready >= self._wanted, seconds):
+                raise TimeoutError(f"no result after {seconds:g} s")
+            if self._error is not None:
+                raise RuntimeError(f"the inpainter failed: {self._error}") from self._error
+
+    # ----- kept -----
+
+    def save(self, folder: str | Path) -> Path:
+        """Keep everything in a folder, which is made where it is not there: editor.json, from which load goes on, and
+        result.png, edges.png and mask.png for people. A killed save leaves the last one as it was."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(RuntimeError, TimeoutError):  # what was drawn is kept even where the inpainter fails
+            self.wait()
+        with self._changed:
+            planes = {"photo": self._picture}
+            current = (self._history_of.layers.mask, self.proposal)
+            planes |= {"probability": self._forecast} if _same(self._forecast_of, current) else {}
+            planes |= {} if self._truth is None else {"true_edges": self._truth.astype(np.uint8)}
+            planes |= {} if self._given is None else {"given": quantise(self._given)}
+            state = {
+                "version": STATE_VERSION, "threshold": self.threshold, "proposal": self.proposal,
+                "history": self._told_history(), "pictures": {name: _to_png(plane) for name, plane in planes.items()},
+            }  # fmt: skip
+            pictures = {"mask": self.mask.astype(np.uint8) * 255, "edges": self._edges().astype(np.uint8) * 255}
+            pictures |= {} if self._painted is None else {"result": self._painted}
+        write_bytes(folder / STATE, json.dumps(state).encode())
+        for name, picture in pictures.items():
+            write_picture(folder / f"{name}.png", picture)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, inpainter: Any = None) -> "EdgeEditor":
+        """The editor as it was saved, undone strokes included. Raises EditorNotSaved, naming the file."""
+        path = Path(folder) / STATE
+        if not path.is_file():
+            raise EditorNotSaved(f"{path}: there is no saved editor")
+        try:
+            state = json.loads(read_bytes(path))
+            pictures = {name: _from_png(text) for name, text in state["pictures"].items()}
+            photo, history = pictures["photo"], state["history"]
+            first = unpack_bits(history["hole"], photo.shape[:2])
+            strokes = [check_stroke(stroke, first.shape) for stroke in history["strokes"]]
+            position, settings = history["position"], {name: state[name] for name in cls.FROM_THE_FRONT_END}
+            if state["version"] != STATE_VERSION or position not in range(len(strokes) + 1):
+                raise ValueError(f"version {state['version']}, position {position}")
+        except (AttributeError, KeyError, TypeError, ValueError, cv2.error) as error:
+            raise EditorNotSaved(
+                f"{path}: not an editor's state, or broken ({type(error).__name__}: {error})"
+            ) from None
+        given, truth = (pictures.get(name) for name in ("given", "true_edges"))
+        editor = cls(
+            photo, first, inpainter, None if given is None else middle(given),
+            None if truth is None else truth > 0,
+        )  # fmt: skip
+        for stroke in strokes:
+            editor._history_of.do(stroke)
+        editor._history_of.position = position
+        for name, value in settings.items():
+            setattr(editor, name, value)
+        if "probability" in pictures:
+            with editor._changed:
+                editor._take_forecast(pictures["probability"], editor._history_of.layers.mask, editor.proposal)
+        editor._touch()
+        return editor
+
+    # ----- where no widget can be shown -----
+
+    def preview(self, scale: int = 2) -> np.ndarray:
+        """Photo, hole and edges, and beside them the result: uint8 (scale H, scale W or 2 scale W, 3)."""
+        with self._changed:
+            layers, edges, painted = self._history_of.layers, self._edges(), self._painted
+        picture = (self._picture.astype(np.float32) + 255) / 2
+        picture[layers.mask] = 0.75 * picture[layers.mask] + 0.25 * np.array(COLOURS["hole"])
+        drawn = layers.mask & (layers.touched == 1)
+        for name, where in (("known", ~layers.mask), ("predicted", layers.mask & ~drawn), ("drawn", drawn)):
+            picture[edges & where] = COLOURS[name]
+        shown = [picture.astype(np.uint8)] + ([] if painted is None else [painted])
+        return np.concatenate(shown, axis=1).repeat(scale, axis=0).repeat(scale, axis=1)
+
+    def __repr__(self) -> str:
+        height, width = self._picture.shape[:2]
+        edges = int((self._edges() & self.mask).sum())
+        return f"EdgeEditor({width} x {height}, {edges} edge pixels in the hole, {len(self.strokes)} strokes)"
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**options)
+        data, about = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+        return {**data, "image/png": _to_png(self.preview()), "text/plain": repr(self)}, about
+
+
+def _listed(points: Iterable) -> list:
+    """Points as plain lists, for the checks of strokes.py."""
+    return np.asarray(list(points)).tolist()
+
+
+def _same(one: tuple, other: tuple) -> bool:
+    return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other))
+
+
+def _to_png(plane: np.ndarray) -> str:
+    """uint8 (H, W) or RGB (H, W, 3) as PNG in base64."""
+    _, data = cv2.imencode(".png", plane if plane.ndim == 2 else plane[..., ::-1])
+    return base64.b64encode(data.tobytes()).decode()
+
+
+def _from_png(text: str) -> np.ndarray:
+    plane = cv2.imdecode(np.frombuffer(base64.b64decode(text, validate=True), np.uint8), cv2.IMREAD_UNCHANGED)
+    if plane is None:
+        raise ValueError("a picture in it cannot be read")
+    return plane if plane.ndim == 2 else np.ascontiguousarray(plane[..., ::-1])
