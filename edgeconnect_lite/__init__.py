@@ -20,7 +20,7 @@ _HOMES = {
     "features": ("VGG19Features", "FaceFeatures"),
     "weights": ("BadWeights",),
     "inpainting": ("Inpainter", "composite"),
-    "editor": ("EdgeEditor",),
+    "editor": ("EdgeEditor", "CropTool"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *_HOME_OF]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,5 +1,6 @@
-"""The edge editor. strokes.py: what a person drew. widget.py: the widget. editor.js and editor.css: its front end."""
+"""The edge editor. strokes.py: what a person drew. widget.py, editor.js: the widget. crop.py, crop.js: a photo of one's own."""
 
+from edgeconnect_lite.editor.crop import CropTool
 from edgeconnect_lite.editor.widget import EdgeEditor
 
-__all__ = ["EdgeEditor"]
+__all__ = ["CropTool", "EdgeEditor"]
