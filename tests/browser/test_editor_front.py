@@ -8,13 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers import shapes_photo
 
 import edgeconnect_lite.editor.widget as widget
-from edgeconnect_lite.editor import EdgeEditor
+from edgeconnect_lite.editor import CropTool, EdgeEditor
 from edgeconnect_lite.editor.strokes import History, pack_bits, unpack_bits
 
 HERE = Path(widget.__file__).parent
-SCRIPT, STYLE = ((HERE / f"editor.{kind}").read_text("utf-8") for kind in ("js", "css"))
+SCRIPT, STYLE, CROP_SCRIPT = ((HERE / name).read_text("utf-8") for name in ("editor.js", "editor.css", "crop.js"))
 H, W = 48, 64
 MOUNT = """async ([script, style, state, binary]) => {
     document.head.append(Object.assign(document.createElement('style'), {textContent: style}));
@@ -29,7 +30,7 @@ MOUNT = """async ([script, style, state, binary]) => {
         tell: content => heard['msg:custom'].forEach(f => f(content)),
     };
     window.lib = await import(URL.createObjectURL(new Blob([script], {type: 'text/javascript'})));
-    window.close = window.lib.default.initialize({model});
+    window.close = window.lib.default.initialize?.({model});
     window.show = () => {
         const el = document.body.appendChild(document.createElement('div'));
         el.style.width = '700px';
@@ -68,21 +69,32 @@ def editor():
     return editor
 
 
-@pytest.fixture
-def front(page, editor):
-    """The mounted front end. `page.strokes()` replays in Python what it sent."""
+def mount(page, widget, script):
+    """Show a widget with a stand-in for its model. Returns what went wrong on the page, as it comes."""
     page.set_content("<html><body></body></html>")
-    names = [name for name in editor.trait_names(sync=True) if name != "_esm" and name != "_css" and name != "layout"]
-    state = {
-        name: value for name, value in editor.get_state().items() if name in names and not name.startswith("_anywidget")
-    }
+    own = [
+        name for name in widget.trait_names(sync=True) if not name.startswith(("_esm", "_css", "_anywidget", "layout"))
+    ]
+    state = {name: value for name, value in widget.get_state().items() if name in own}
     binary = [name for name, value in state.items() if isinstance(value, bytes | memoryview)]
-    state |= {name: base64.b64encode(bytes(state[name])).decode() for name in binary}
-    state["_key"] = uuid.uuid4().hex
+    state |= {name: base64.b64encode(bytes(state[name])).decode() for name in binary} | {"_key": uuid.uuid4().hex}
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.evaluate(MOUNT, [SCRIPT, STYLE, state, binary])
+    page.evaluate(MOUNT, [script, STYLE, state, binary])
+    return errors
+
+
+@pytest.fixture
+def front(page, editor):
+    errors = mount(page, editor, SCRIPT)
     stage(page).focus()
+    yield page
+    assert errors == []
+
+
+@pytest.fixture
+def cropping(page):
+    errors = mount(page, CropTool(shapes_photo(300, 200, 0)), CROP_SCRIPT)
     yield page
     assert errors == []
 
@@ -442,9 +454,53 @@ def test_files_that_do_not_fit_are_named(front):
     assert sent(front) == []
 
 
-def test_the_script_is_small_and_calls_nobody():
-    assert len(SCRIPT.encode()) <= 40_000
-    assert not any(word in SCRIPT for word in ("fetch(", "http:", "https:", "WebSocket", "import(", "eval("))
+# the crop
+
+
+def test_eyes_are_dragged_and_moved_by_keys(cropping):
+    first, second = cropping.locator(".ee-handle").all()
+    before = cropping.evaluate("model.get('_eyes')")
+    box = first.bounding_box()
+    cropping.mouse.move(box["x"] + 9, box["y"] + 9)
+    cropping.mouse.down()
+    cropping.mouse.move(box["x"] + 9 + 32, box["y"] + 9 + 16, steps=4)  # 300 px of the photo are 480 on the page
+    cropping.mouse.up()
+    eyes = cropping.evaluate("model.get('_eyes')")
+    np.testing.assert_allclose(np.subtract(eyes, before), [[20, 10], [0, 0]], atol=1e-6)
+    second.focus()
+    press(cropping, "ArrowRight", "Shift+ArrowDown")
+    moved = cropping.evaluate("model.get('_eyes')")
+    np.testing.assert_allclose(np.subtract(moved, eyes), [[0, 0], [1, 10]], atol=1e-6)
+    press(cropping, *["Shift+ArrowLeft"] * 40)  # never onto the other one, nor out of the photo
+    (ax, ay), (bx, by) = cropping.evaluate("model.get('_eyes')")
+    assert np.hypot(bx - ax, by - ay) >= 3 and 0 <= bx <= 200
+
+
+def test_the_preview_is_the_crop(cropping):
+    tool = CropTool(shapes_photo(300, 200, 0), eyes=((70, 120), (130, 140)))
+    cropping.evaluate("eyes => model.set('_eyes', eyes)", [list(eye) for eye in tool.eyes])
+    found = cropping.evaluate(
+        """() => { const c = document.querySelectorAll('.edge-editor canvas')[1];
+            return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data] }"""
+    )
+    shown = np.reshape(found, (256, 256, 4))[..., :3]
+    inside = warp_of_ones(tool)
+    difference = np.abs(cv2.resize(tool.crop, (256, 256)).astype(int) - shown).mean(axis=2)[inside]
+    assert np.median(difference) < 6
+
+
+def warp_of_ones(tool):
+    """Where the crop of 256 px shows the photo itself."""
+    matrix = 2 * tool.matrix
+    inside = cv2.warpAffine(np.ones(tool._shape, np.uint8), matrix, (256, 256))
+    return inside > 0
+
+
+def test_the_scripts_are_small_and_call_nobody():
+    assert len((SCRIPT + CROP_SCRIPT).encode()) <= 40_000
+    assert not any(
+        word in SCRIPT + CROP_SCRIPT for word in ("fetch(", "http:", "https:", "WebSocket", "import(", "eval(")
+    )
 
 
 def test_it_takes_what_python_says(editor):
