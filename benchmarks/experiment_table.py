@@ -12,13 +12,13 @@ SHARED: dict[str, Any] = dict(  # no roughen: it is for real photographs, and re
     size=64, validation=256, masks="strokes,brush", hole_ratio=(0.02, 0.6), batch_size=8, precision="bf16", threads=1,
     roughen=0.0, checkpoint_minutes=2.5,
 )  # fmt: skip
-REPORT = EdgeTraining(  # the student report's stage 1, with EdgeConnect's optimizer; the U-Net without decision layers
+REPORT = EdgeTraining(  # the student report's stage 1, with EdgeConnect's optimizer, but our warm-up and decay of its rate
     **SHARED, decision=0, gray_weight=0, cross_entropy_weight=0, adversarial_weight=1, feature_matching_weight=10,
     condition="nothing", label_noise=0.1, optimizer="adam", learning_rate=1e-4, betas=(0.0, 0.9),
     discriminator_betas=(0.0, 0.9), discriminator_rate=0.1,
 )  # fmt: skip
 MASK = replace(REPORT, condition="mask")  # the report's guess
-LOSSES = replace(
+LOSSES = replace(  # three changes: cross-entropy, a weak judge, and it sees the masked photo too
     MASK, cross_entropy_weight=1.0, adversarial_weight=0.01, feature_matching_weight=0.3, condition="mask+photo"
 )
 MUON = replace(
@@ -65,7 +65,9 @@ METRICS = {  # -> what its JSON keeps, in this order; of Telea's, what is named 
     "features": ("psnr", "psnr_true", "frechet", "detail", "adherence"),
 }  # fmt: skip
 PREDICTOR = "stage1-ours"
-COLLAPSES, BUDGETS = "stage1-report", (0.125, 0.25, 0.5, 1.0, 2.0)  # minutes at which it is measured too
+# The report's recipe with a constant rate, as in the paper: what it has learned after so many minutes, with seed 0
+CONSTANT, BUDGETS = "stage1-report-constant", (0.125, 0.25, 0.5, 1.0, 2.0, 5.0)
+CONFIGURATIONS[CONSTANT] = replace(REPORT, schedule="constant", warmup=0)  # of no experiment: `budgets` alone runs it
 
 
 def needs_predictor(name: str) -> bool:

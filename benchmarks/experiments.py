@@ -28,8 +28,8 @@ import torch
 from experiment_measures import WHOLE, held_out_sets, measure_edges, measure_painting, measure_telea
 from experiment_table import (
     BUDGETS,
-    COLLAPSES,
     CONFIGURATIONS,
+    CONSTANT,
     EXPERIMENTS,
     METRICS,
     PREDICTOR,
@@ -55,7 +55,7 @@ CALIBRATION_STEPS = 30
 
 
 class StepClock(Log):
-    """The run's log, which also knows what the steps have cost; what the checkpoints cost does not count."""
+    """The run's log, which also knows what the steps have cost; what measuring and the checkpoints cost does not count."""
 
     now = staticmethod(time.process_time)
     last: "StepClock"  # the newest, since the loops keep theirs to themselves
@@ -78,7 +78,6 @@ class StepClock(Log):
         return self.before + sum(self.each)
 
     def state_dict(self) -> dict:
-        self.mark = self.now()
         return super().state_dict() | {"seconds": self.seconds}
 
     def load_state_dict(self, state: dict) -> None:
@@ -88,7 +87,13 @@ class StepClock(Log):
 
 def train(config: EdgeTraining | ImageTraining, out: Path, resume: bool = False, clock: type = StepClock) -> StepClock:
     """Train with the package's own loop, timed."""
-    with patch.object(training, "Log", clock):
+
+    def save_checkpoint(*given: Any) -> None:  # the last that a step does; it may have been measured before it
+        saved(*given)
+        StepClock.last.mark = StepClock.last.now()
+
+    saved = training.save_checkpoint
+    with patch.object(training, "Log", clock), patch.object(training, "save_checkpoint", save_checkpoint):
         (training.train_edge if isinstance(config, EdgeTraining) else training.train_image)(config, out, resume)  # type: ignore
     return StepClock.last
 
@@ -113,7 +118,7 @@ def budgeted(config: EdgeTraining | ImageTraining, folder: Path, minutes: float)
     return replace(config, steps=found["steps"])
 
 
-def run(name: str, seed: int, out: Path, results: Path, minutes: float) -> None:
+def run(name: str, seed: int, out: Path, results: Path, minutes: float, machine: str = "") -> None:
     """Train and measure one configuration, or what is left of it to do; ends with its measured_file."""
     folder, measured = run_folder(out, name, seed), measured_file(results, name, seed)
     if is_done(name, seed, out, results):
@@ -134,9 +139,21 @@ def run(name: str, seed: int, out: Path, results: Path, minutes: float) -> None:
         generator = load_network(folder / config.stage, kind)
         figures = measure_painting(generator, sets, predictor)
     parameters = sum(p.numel() for p in generator.parameters())
-    row = {"steps": config.steps, "seconds": clock.seconds, "parameters": parameters, "figures": rounded(figures)}
+    row = {
+        "settings": told(name),
+        "minutes": minutes,
+        "machine": machine,
+        "steps": config.steps,
+        "seconds": clock.seconds,
+    }
+    row |= {"parameters": parameters, "figures": rounded(figures)}
     measured.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(measured, json.dumps(row).encode() + b"\n")
+
+
+def told(name: str) -> dict[str, Any]:
+    """The settings of a configuration as JSON gives them back."""
+    return json.loads(json.dumps(changes(name)))
 
 
 def run_folder(out: Path, name: str, seed: int) -> Path:
@@ -170,14 +187,22 @@ def spread(values: list[float]) -> dict[str, float]:
     return rounded(found)
 
 
-def summarize(experiment: str, results: Path) -> dict:
+def measured_rows(name: str, options: argparse.Namespace) -> list[dict]:
+    """What the finished runs of a configuration measured. Stops where one was made with other settings or minutes."""
+    files = [measured_file(options.results, name, seed) for seed in range(options.seeds)]
+    rows = {file: json.loads(file.read_text("utf-8")) for file in files if file.exists()}
+    for file, row in rows.items():
+        made, wanted = (row["settings"], row["minutes"]), (told(name), options.minutes)
+        if made != wanted:
+            raise SystemExit(f"{file}: made with {made}; wanted {wanted}. Remove it to have it run again")
+    return list(rows.values())
+
+
+def summarize(experiment: str, options: argparse.Namespace) -> dict:
     """[configuration]: seeds, steps, CPU seconds, parameters, and figures[set][metric] -> spread; of the finished runs."""
     table, kept = {}, METRICS[experiment]
     for name in EXPERIMENTS[experiment]:
-        rows = [
-            json.loads(file.read_text("utf-8"))
-            for file in sorted((results / "experiment-runs").glob(f"{name}-[0-9].json"))
-        ]
+        rows = measured_rows(name, options)
         if rows:
             first = rows[0]["figures"]
             table[name] = {
@@ -185,7 +210,8 @@ def summarize(experiment: str, results: Path) -> dict:
                 "steps": round(mean(row["steps"] for row in rows)),
                 "seconds": round(mean(row["seconds"] for row in rows), 1),
                 "parameters": rows[0]["parameters"],
-                "settings": changes(name),
+                "settings": rows[0]["settings"],
+                "machines": sorted({row["machine"] for row in rows}),
                 "figures": {
                     group: {m: spread([row["figures"][group][m] for row in rows]) for m in kept if m in first[group]}
                     for group in first
@@ -211,18 +237,23 @@ def write_results(experiments: list[str], options: argparse.Namespace) -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     for experiment in experiments:
         command = f"python benchmarks/experiments.py {experiment} --seeds {options.seeds} --minutes {options.minutes:g}"
-        about = {"experiment": experiment, "command": command, "machine": options.machine, "minutes": options.minutes}
+        about = {"experiment": experiment, "command": command, "minutes": options.minutes}
         about |= {
             "shared": SHARED,
             "telea": telea_figures(experiment, options.out),
-            "configurations": summarize(experiment, options.results),
+            "configurations": summarize(experiment, options),
         }
         write_bytes(options.results / f"experiment-{experiment}.json", (json.dumps(about, indent=1) + "\n").encode())
 
 
 def start(name: str, seed: int, options: argparse.Namespace) -> None:
     """One run in a process of its own, with one thread. Raises CalledProcessError."""
-    given = ["--run", name, str(seed), "--out", options.out, "--results", options.results, "--minutes", options.minutes]
+    given = [
+        "--run",
+        name,
+        str(seed),
+        *(f"--{x}={getattr(options, x)}" for x in ("out", "results", "minutes", "machine")),
+    ]
     one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     subprocess.run([sys.executable, __file__, *map(str, given)], check=True, env=os.environ | one_thread)
 
@@ -255,16 +286,16 @@ def campaign(runs: list[tuple[str, int]], experiments: list[str], options: argpa
 
 
 def budgets(options: argparse.Namespace) -> None:
-    """The report's recipe with seed 0 at each of BUDGETS, in a folder of its own each; then results/experiment-budgets.json."""
+    """The report's recipe at each of BUDGETS, in a folder of its own each; then results/experiment-budgets.json."""
     rows = {}
     for minutes in BUDGETS:
         folder = options.out / "budgets" / f"{minutes:g}"
-        run(COLLAPSES, 0, folder, folder, minutes)
-        rows[f"{minutes:g}"] = json.loads(measured_file(folder, COLLAPSES, 0).read_text("utf-8"))
+        run(CONSTANT, 0, folder, folder, minutes, options.machine)
+        rows[f"{minutes:g}"] = json.loads(measured_file(folder, CONSTANT, 0).read_text("utf-8"))
     about = {
         "command": "python benchmarks/experiments.py budgets",
         "machine": options.machine,
-        "configuration": COLLAPSES,
+        "settings": changes(CONSTANT),
     }
     kept = {"minutes": rows, "edge_share": edge_share()}
     write_bytes(options.results / "experiment-budgets.json", (json.dumps(about | kept, indent=1) + "\n").encode())
@@ -288,12 +319,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=5.0, help="CPU time a run")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each on one core")
-    parser.add_argument("--machine", default="one core of a CPU", help="what the JSON says of the machine")
+    parser.add_argument("--machine", default="one core of a CPU", help="what the results say of the machine")
     parser.add_argument("--list", action="store_true", help="print the runs and what is done of them")
     parser.add_argument("--run", nargs=2, metavar=("NAME", "SEED"), help="one run, in this process")
     options = parser.parse_args(arguments)
     if options.run:
-        return run(options.run[0], int(options.run[1]), options.out, options.results, options.minutes)
+        return run(options.run[0], int(options.run[1]), options.out, options.results, options.minutes, options.machine)
     if options.experiment == "budgets":
         return budgets(options)
     experiments = list(EXPERIMENTS) if options.experiment == "all" else [options.experiment]

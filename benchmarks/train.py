@@ -3,7 +3,8 @@
     python benchmarks/train.py [--rounds 3] [--threads 2] [--compile] [--json FILE]
 
 The package's own loops train on the shipped faces with the default configs, so a step is all of a step: data, losses,
-discriminator, optimizers. Only the generators differ between the sides. (The peer's stage 1 paints no gray photo: the gray
+optimizers, and in stage 2 the discriminator and the features (stage 1's default has neither).
+Only the generators differ between the sides. (The peer's stage 1 paints no gray photo: the gray
 term is computed of its input, and is a constant.) The sides take turns, a few steps at a time, in one run; medians of the
 steps after each warm-up. The gain of bf16 stands apart. Then both stages on one photo at 256 px, float32, median of 30.
 """

@@ -31,6 +31,7 @@ class FeatureTraining:
     """How the shipped face features were trained."""
 
     stage: ClassVar[str] = "face_features"
+    schedule: ClassVar[str] = "cosine"
     size: int = 112  # px, the crop out of a face of 128 that was scaled by 0.9 to 1.15
     damaged: float = 0.5  # share of damaged crops
     validation: int = 250  # faces kept back from training, from the end of the set

@@ -1,4 +1,4 @@
-"""The command line: edgeconnect-lite demo | lab | inpaint | train | evaluate | prepare | kernel.
+"""The command line: edgeconnect-lite demo | lab | edit | inpaint | train | evaluate | prepare | kernel.
 
 Every command ends with exit code 0; with 1 and one line on standard error that says what came and what was wanted; or with 2
 where its arguments cannot be parsed.
@@ -64,6 +64,52 @@ def lab(extra: tyro.conf.Positional[tuple[str, ...]] = ()) -> None:
     start = f"--LabApp.default_url=/lab/tree/{lesson.as_posix()}"  # in the printed address too, where no browser opens
     command = [sys.executable, "-m", "jupyter", "lab", start, *as_root, *extra]
     raise SystemExit(subprocess.run(command, cwd=root, check=False).returncode)
+
+
+def edit(
+    photo: tyro.conf.Positional[Path],
+    mask: Path | None = None,
+    out: Path | None = None,
+    weights: str | None = None,
+    invert_mask: bool = False,
+    port: int = 0,
+    browser: bool = True,
+) -> None:
+    """Open the edge editor on a photo, in a browser: paint a hole, draw its edges, see the face change. Ctrl+C ends and saves.
+
+    Args:
+        photo: the photo: .jpg .png .webp .bmp. Unless it has the networks' size, place two rings on the eyes first.
+        mask: a picture of the same size, white = hole, to begin with; the photo is then taken as it is, without the rings.
+        out: a new folder for the result (photo.png) and all that was drawn; by default PHOTO-edited.
+        weights: a folder of weights, or a name on the Hugging Face Hub; by default the shipped ones.
+        invert_mask: black = hole, as Quick Draw masks have it.
+        port: of this machine, where the page is served; 0 = any free one.
+        browser: open the page; else its address is printed alone.
+    """
+    import webbrowser
+
+    from edgeconnect_lite.editor.serve import EditorServer
+    from edgeconnect_lite.editor.widget import STATE
+    from edgeconnect_lite.inpainting import Inpainter
+    from edgeconnect_lite.masks import as_mask, read_mask
+    from edgeconnect_lite.photos import read_photo
+
+    picture = read_photo(photo)
+    hole = None if mask is None else as_mask(read_mask(mask, invert_mask), picture.shape[:2])
+    folder = out or photo.with_name(f"{photo.stem}-edited")
+    if (folder / STATE).exists():
+        raise UsageError(f"{folder} holds an edited photo already; wanted another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    server = EditorServer(picture, hole, Inpainter.from_pretrained(weights), folder, port)
+    print(f"the editor is at {server.address}\nCtrl+C ends it", flush=True)
+    if browser:
+        webbrowser.open(server.address)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        print(f"\n{server.save()}")
+    finally:
+        server.server_close()
 
 
 def inpaint(
@@ -326,6 +372,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands = {
         "demo": demo,
         "lab": lab,
+        "edit": edit,
         "inpaint": inpaint,
         "evaluate": evaluate,
         "prepare": prepare,

@@ -233,7 +233,7 @@ def _method_figures(pictures: Sequence[Picture], method: str) -> dict[str, float
 
 
 def summarize(pictures: Sequence[Picture]) -> Figures:
-    """The figures of a set: [method][metric], everything on the hole.
+    """The figures of a set: [method][metric], everything on the hole but frechet and kernel, which see whole composites.
 
     Each method: psnr (dB, a picture counts 100 at most), ssim, l1 (gray levels), frechet and kernel (face-feature distances
     of the composites to the photos; two photos or more), photos, hole_ratio. Gains in dB: over_telea, over_none,

@@ -108,7 +108,7 @@ class EdgeGenerator(nn.Module, PyTorchModelHubMixin):
             self.unet = UNet(3, 1, width, bottom, blocks, skips)
             return
         self.unet = UNet(6, 1 + self.FEATURES, width, bottom, blocks, skips)
-        nn.init.zeros_(self.unet.outlet.weight.data[:4])  # its gray photo begins as the fill
+        nn.init.zeros_(self.unet.outlet.weight.data[:4])  # its gray photo begins near the fill
         seen = self.FEATURES + CANNY_VIEW_CHANNELS + 2
         self.decision = nn.Sequential(GatedConv2d(seen, decision), GatedConv2d(decision, decision))
         self.outlet = nn.Conv2d(decision, 1, 3, padding=1)
@@ -139,4 +139,4 @@ class ImageGenerator(nn.Module, PyTorchModelHubMixin):
         masked_photo, edges, mask = x.split((3, 1, 1), dim=1)
         filled = push_pull(masked_photo, mask)
         change = self.unet(torch.cat([filled - 0.5, edges, mask, place(mask)], dim=1))
-        return torch.sigmoid(torch.logit(filled, eps=0.01) + change)  # it begins as the fill and learns what that lacks
+        return torch.sigmoid(torch.logit(filled, eps=0.01) + change)  # it learns what the fill lacks

@@ -22,7 +22,7 @@ from edgeconnect_lite.weights import STAGE_NAMES, load_network, weights_folder
 
 THRESHOLD = 0.5  # a probability above it is an edge
 DOUBT, DOUBT_SCALE = 1.0, 4.0  # of proposals: deviation of the noise on stage 1's logits, and its scale in px
-LONE = 0.6  # what a probability beside the crest counts for in a proposal
+BESIDE_IN_PROPOSALS = 0.6  # what a probability beside the crest counts for there (canny.BESIDE elsewhere)
 
 
 def composite(photo: np.ndarray, painted: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -55,7 +55,11 @@ def predict_probability(generator: EdgeGenerator, sample: Sample, doubt: Tensor 
     raises a whole region, it would be drawn as a blot.
     """
     logits = generator(edge_stage_input(sample)).logits.float()
-    return thin(torch.sigmoid(logits)) if doubt is None else thin(torch.sigmoid(logits + doubt), beside=LONE)
+    return (
+        thin(torch.sigmoid(logits))
+        if doubt is None
+        else thin(torch.sigmoid(logits + doubt), beside=BESIDE_IN_PROPOSALS)
+    )
 
 
 def smooth_noise(count: int, shape: tuple[int, ...], generator: torch.Generator, scale: float) -> Tensor:

@@ -4,6 +4,9 @@ Adversarial: Goodfellow et al., "Generative Adversarial Networks", 2014, section
 matching: Wang et al., "pix2pixHD", CVPR 2018, section 3.2. Perceptual: Johnson et al., ECCV 2016, eq. 2. Style: Gatys et al.,
 CVPR 2016, eqs. 3 to 5. The last two compare squares in their papers; here all distances are absolute, as in the two
 stages of Nazeri et al., "EdgeConnect", 2019, eqs. 2 to 8.
+
+Throughout: photos (N, 1 or 3, H, W) in [0, 1]; masks (N, 1, H, W), 1 = hole; logits any real number; features a list of
+(N, C, h, w), each layer with its own C, h and w, which must agree between the two lists.
 """
 
 import torch
@@ -34,8 +37,10 @@ def deepening_weight(mask: Tensor, shallow: float, deep: float, depth: int = 6) 
     """An edge weight that rises from `shallow` at the hole's border to `deep`, `depth` px inside, where edges are less sure.
 
     The best threshold for F1 is half of the F1 that can be reached (Lipton et al., ECML PKDD 2014, section 4), and that falls
-    with the distance from what is known. mask: (N, 1, H, W). Returns (N, 1, H, W).
+    with the distance from what is known. mask: (N, 1, H, W). depth: at least 2. Returns (N, 1, H, W).
     """
+    if depth < 2:
+        raise ValueError(f"depth is {depth}; wanted at least 2 px")
     known, inside = 1 - mask, torch.zeros_like(mask)
     for _ in range(depth - 1):
         known = F.max_pool2d(known, 3, stride=1, padding=1)
@@ -44,25 +49,25 @@ def deepening_weight(mask: Tensor, shallow: float, deep: float, depth: int = 6) 
 
 
 def reconstruction_loss(painted: Tensor, photo: Tensor, mask: Tensor, hole_weight: float = 6.0) -> Tensor:
-    """Mean absolute error |painted - photo|, hole weighted. painted, photo: (N, 3, H, W)."""
+    """Mean absolute error |painted - photo|, hole weighted. painted, photo: (N, 1 or 3, H, W)."""
     return hole_weighted_mean((painted - photo).abs(), mask, hole_weight)
 
 
 def squared_loss(painted: Tensor, photo: Tensor, mask: Tensor, hole_weight: float = 6.0) -> Tensor:
     """Mean squared error, hole weighted: what PSNR counts. Large errors weigh more than in reconstruction_loss.
 
-    painted, photo: (N, 3, H, W).
+    painted, photo: (N, 1 or 3, H, W).
     """
     return hole_weighted_mean((painted - photo).square(), mask, hole_weight)
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """-[log D(real) + log(1 - D(fake))] / 2, with D = sigmoid(logits), averaged over patches."""
+    """-[log D(real) + log(1 - D(fake))] / 2, with D = sigmoid(logits), averaged over patches. Logits: (N, 1, h, w)."""
     return (F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()) / 2
 
 
 def adversarial_loss(fake_logits: Tensor) -> Tensor:
-    """-log D(fake): what the generator minimises (non-saturating), averaged over patches."""
+    """-log D(fake): what the generator minimises (non-saturating), averaged over patches. fake_logits: (N, 1, h, w)."""
     return F.softplus(-fake_logits).mean()
 
 

@@ -18,22 +18,49 @@ from skimage.morphology import skeletonize
 from torch import Tensor, nn
 
 from edgeconnect_lite.features import FaceFeatures, load_face_features
+from edgeconnect_lite.masks import as_mask
 from edgeconnect_lite.samples import to_tensor
 
 
+def hole_of(mask: np.ndarray, *pictures: np.ndarray) -> np.ndarray:
+    """The checked hole of pictures that are to be compared there. mask: as for masks.as_mask. Returns bool (H, W).
+
+    Raises ValueError where the pictures are not uint8 of one shape, or edges not bool, and masks.BadMask.
+    """
+    first = pictures[0]
+    for picture in pictures:
+        if picture.shape != first.shape or picture.dtype not in ((np.uint8,) if first.ndim == 3 else (np.bool_,)):
+            came = " and ".join(f"{p.dtype} {p.shape}" for p in pictures)
+            raise ValueError(f"{came} are to be compared; wanted uint8 (H, W, 3), or bool (H, W) edges, of one shape")
+    return as_mask(mask, first.shape[:2])
+
+
+def _filled(mask: np.ndarray, *pictures: np.ndarray) -> np.ndarray:
+    hole = hole_of(mask, *pictures)
+    if not hole.any():
+        raise ValueError("the mask has no hole; wanted at least one pixel to compare")
+    return hole
+
+
 def hole_l1(result: np.ndarray, photo: np.ndarray, mask: np.ndarray) -> float:
-    """Mean absolute error over the hole, in gray levels of 255. result, photo: uint8 (H, W, 3). mask: bool (H, W)."""
+    """Mean absolute error over the hole, in gray levels of 255. result, photo: uint8 (H, W, 3). mask: as for hole_of.
+
+    This and the next two raise ValueError where the mask has no hole, and what hole_of raises.
+    """
+    mask = _filled(mask, result, photo)
     return float(np.abs(result[mask].astype(np.float64) - photo[mask]).mean())
 
 
 def hole_psnr(result: np.ndarray, photo: np.ndarray, mask: np.ndarray) -> float:
     """Peak signal-to-noise ratio over the hole in dB: 10 log10(255^2 / mean squared error). Infinite if equal."""
+    mask = _filled(mask, result, photo)
     error = float(np.square(result[mask].astype(np.float64) - photo[mask]).mean())
     return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
 
 
 def hole_ssim(result: np.ndarray, photo: np.ndarray, mask: np.ndarray) -> float:
     """Structural similarity, averaged over the hole's pixels of its map. At least 7 x 7 px. In [-1, 1], 1 = equal."""
+    mask = _filled(mask, result, photo)
     _, local = structural_similarity(result, photo, channel_axis=2, full=True)  # type: ignore[misc]
     return float(local[mask].mean())
 
@@ -55,6 +82,7 @@ def navier_stokes(photo: np.ndarray, mask: np.ndarray, radius: int = 3) -> np.nd
 
 
 def _classical(photo: np.ndarray, mask: np.ndarray, radius: int, method: int) -> np.ndarray:
+    mask = hole_of(mask, photo)
     blanked = np.where(mask[..., None], np.uint8(0), photo)
     filled = cv2.inpaint(blanked, mask.astype(np.uint8), radius, method)
     return np.where(mask[..., None], filled, photo)
@@ -69,8 +97,9 @@ def grow(edges: np.ndarray, tolerance: int) -> np.ndarray:
 def edge_counts(predicted: np.ndarray, true: np.ndarray, mask: np.ndarray, tolerance: int = 0) -> np.ndarray:
     """What one picture adds to EdgeCounts: predicted and true edge pixels of the hole, and how many of each are hits.
 
-    predicted, true: bool (H, W) edges; only those inside mask, bool (H, W), count. Returns int (4,).
+    predicted, true: bool (H, W) edges; only those inside mask, as for hole_of, count. Returns int (4,).
     """
+    mask = hole_of(mask, predicted, true)
     predicted, true = predicted & mask, true & mask
     hits = (predicted & grow(true, tolerance)).sum(), (true & grow(predicted, tolerance)).sum()
     return np.array([predicted.sum(), true.sum(), *hits], np.int64)
@@ -131,6 +160,7 @@ def width_counts(edges: np.ndarray, mask: np.ndarray) -> np.ndarray:
     come out at about 1.2: thinning cuts their corners. Lee, Kashyap & Chu, CVGIP 1994, and not scikit-image's default
     (Zhang & Suen), which erases a diagonal that is two pixels wide altogether. edges, mask: bool (H, W).
     """
+    mask = hole_of(mask, edges)
     thin = skeletonize(edges, method="lee") > 0
     return np.array([(edges & mask).sum(), (thin & mask).sum()], np.int64)
 
@@ -146,6 +176,7 @@ def adherence_counts(given: np.ndarray, result_edges: np.ndarray, mask: np.ndarr
     given: bool (H, W) edges, those in the hole count; a hit has an edge of the result within 1 px. near: hole pixels
     within 1 px of any edge of the result. result_edges: bool (H, W), Canny of the composite. mask: bool (H, W).
     """
+    mask = hole_of(mask, given, result_edges)
     near, given = grow(result_edges, 1) & mask, given & mask
     return np.array([(given & near).sum(), given.sum(), near.sum(), mask.sum()], np.int64)
 

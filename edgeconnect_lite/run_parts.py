@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Precision = Literal["no", "bf16"]  # not fp16: its loss scaler would be one more state to keep
 Optimizer = Literal["muon", "adam"]
 Network = Literal["unet", "dilated"]
+Schedule = Literal["cosine", "constant"]
 
 
 def open_data(config: Training) -> tuple[Accelerator, Samples, list[Sample]]:
@@ -38,15 +40,24 @@ def open_data(config: Training) -> tuple[Accelerator, Samples, list[Sample]]:
         raise ValueError(
             f"{config.photos}: {len(photos)} photos are too few; wanted {config.validation} + {config.batch_size}"
         )
-    train, held_out = (Subset(photos, part) for part in (range(kept), range(kept, len(photos))))  # type: ignore
+    train, held_out = part_of(photos, 0, kept), part_of(photos, kept, len(photos))
     AcceleratorState._reset_state(reset_partial_state=False)  # a notebook may train twice, with another precision
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),  # MPS only when asked, and nobody can ask yet
         mixed_precision=config.precision,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
-    fixed = list(iterate_samples(held_out, masks, config.seed))  # type: ignore[arg-type]
-    return accelerator, Samples(train, masks, config.seed, roughen=config.roughen), fixed  # type: ignore[arg-type]
+    fixed = list(iterate_samples(held_out, masks, config.seed))
+    return accelerator, Samples(train, masks, config.seed, roughen=config.roughen), fixed
+
+
+def part_of(photos: FacePhotos | PhotoFolder, start: int, end: int) -> Any:
+    """Photos start to end - 1. Of files it has those alone, so that what takes a broken one's place is of the same part."""
+    if not isinstance(photos, PhotoFolder):
+        return Subset(photos, range(start, end))  # type: ignore[arg-type]
+    part = copy.copy(photos)
+    part.paths = photos.paths[start:end]
+    return part
 
 
 def open_photos(name: str, size: int) -> FacePhotos | PhotoFolder:

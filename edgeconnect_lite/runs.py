@@ -42,6 +42,8 @@ class TrainingStopped(RuntimeError):
 def begin_run(config: Any, out: str | Path, resume: bool) -> Path:
     """Refuse to overwrite a run, check the numbers, set threads and seed. Returns the run's own folder, out/<config.stage>.
 
+    What it sets holds for the process and stays: the number of threads, and that tiny numbers count as 0.
+
     Raises TrainingStopped where a checkpoint lies there already, ValueError for a number below 1.
     """
     folder = Path(out) / config.stage
@@ -59,9 +61,11 @@ def begin_run(config: Any, out: str | Path, resume: bool) -> Path:
 
 
 def learning_rate(config: Any, step: int) -> float:
-    """A linear warm-up, then half a cosine from the peak down to a hundredth of it at the last step."""
+    """A linear warm-up, then the peak, or half a cosine from it down to a hundredth of it at the last step."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return config.learning_rate
     progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
     return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 

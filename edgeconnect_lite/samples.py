@@ -107,8 +107,8 @@ def roughen_photo(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         x += rng.normal(0, rng.uniform(1, 7), photo.shape).astype(np.float32)
     photo = np.clip(np.round(x), 0, 255).astype(np.uint8)
     if rng.random() < 0.4:
-        _, data = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])
-        photo = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+        _, data = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])
+        photo = np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1])
     return photo
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from edgeconnect_lite import losses
@@ -25,6 +26,7 @@ from edgeconnect_lite.run_parts import (
     Network,
     Optimizer,
     Precision,
+    Schedule,
     begin_with,
     open_data,
     open_image_generator,
@@ -60,14 +62,15 @@ class Training:
     steps: int = 20_000
     batch_size: int = 8
     optimizer: Optimizer = "muon"  # the generator's; the discriminator's is Adam
-    learning_rate: float = 3e-3  # the peak: a linear warm-up, then a cosine down to a hundredth
+    learning_rate: float = 3e-3  # the peak
+    schedule: Schedule = "cosine"  # after the warm-up: down to a hundredth at the last step, or "constant"
     betas: tuple[float, float] = (0.9, 0.99)  # of the generator's Adam
     discriminator_betas: tuple[float, float] = (0.5, 0.99)
-    warmup: int = 100  # steps
+    warmup: int = 100  # steps, in which the rate rises linearly
     discriminator_rate: float = 0.3  # the discriminator's learning rate, as a multiple
     seed: int = 0
     workers: int = 0
-    threads: int = 0  # CPU threads of torch, 0 = all
+    threads: int = 0  # CPU threads of torch, set for the process; 0 = as they are
     precision: Precision = "no"  # "bf16" where the CPU or GPU has it
     compile: bool = False  # torch.compile the generator: about a minute at the start, a fifth faster on a CPU
     log_every: int = 50  # steps
@@ -89,8 +92,8 @@ class EdgeTraining(Training):
     hole_weight: float = 10.0
     edge_weight: float = 2.6  # of a true edge in the cross-entropy, at the hole's border
     deep_edge_weight: float = 4.5  # and 6 px inside it
-    adversarial_weight: float = 0.0  # without a judge it learns faster: lesson 06; with one 0.01 and 0.3
-    feature_matching_weight: float = 0.0
+    adversarial_weight: float = 0.0  # without a judge it learns faster: lesson 06; with one 0.01
+    feature_matching_weight: float = 0.0  # with a judge 0.3
     condition: Condition = "mask+photo"
     label_noise: float = 0.1  # std of the noise on the discriminator's real edges, 0 = off
 
@@ -167,10 +170,10 @@ def train_edge(config: EdgeTraining, out: str | Path, resume: bool = False) -> E
 
 def train_image(config: ImageTraining, out: str | Path, resume: bool = False) -> ImageGenerator:
     """Train stage 2 on true, predicted and no edges. All that it keeps lies in out/image_generator/ (runs.py)."""
-    if not 0 <= config.blank_edges + config.predicted_edges <= 1:
+    blank, predicted = config.blank_edges, config.predicted_edges
+    if not (blank >= 0 and predicted >= 0 and blank + predicted <= 1):
         raise ValueError(
-            f"blank_edges is {config.blank_edges} and predicted_edges {config.predicted_edges}; wanted shares whose sum is "
-            "at most 1"
+            f"blank_edges is {blank} and predicted_edges {predicted}; wanted shares whose sum is at most 1"
         )
     if config.perceptual_weight or config.style_weight:
         config = replace(config, features=choose_features(config.features, config.vgg19))
@@ -203,7 +206,9 @@ def train_image(config: ImageTraining, out: str | Path, resume: bool = False) ->
             edges = given_edges(sample, config, predict, noise_of(config, step, sample.edges.device))
             painted = g(image_stage_input(sample, edges)).float()
         pair = painted, sample.photo, sample.mask, config.hole_weight
-        terms = {"reconstruction": losses.reconstruction_loss(*pair)}
+        terms = {}
+        if config.reconstruction_weight:
+            terms["reconstruction"] = losses.reconstruction_loss(*pair)
         if config.squared_weight:
             terms["squared"] = losses.squared_loss(*pair)
         if config.adversarial_weight or config.feature_matching_weight:
@@ -229,8 +234,9 @@ def train_image(config: ImageTraining, out: str | Path, resume: bool = False) ->
 
 
 def noise_of(config: Training, step: int, device: torch.device) -> torch.Generator:
-    """The generator of every random draw of one step besides the data's: it depends on (seed, step) alone."""
-    return torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
+    """The generator of every random draw of one step besides the data's: it depends on (seed, step, process) alone."""
+    process = AcceleratorState().process_index if AcceleratorState._shared_state else 0  # each has samples of its own
+    return torch.Generator(device).manual_seed(config.seed * 1_000_003 + step + 500_009 * process)
 
 
 def given_edges(
@@ -269,12 +275,15 @@ def adversarial_terms(
     if config.adversarial_weight:
         terms["adversarial"] = losses.adversarial_loss(fake_logits.float())
     if config.feature_matching_weight:
-        terms["feature_matching"] = losses.feature_matching_loss(real_features, fake_features)
+        features = ([x.float() for x in each] for each in (real_features, fake_features))
+        terms["feature_matching"] = losses.feature_matching_loss(*features)
     return terms
 
 
 def weighted_sum(terms: dict[str, Tensor], config: Training, step: int) -> Tensor:
     """The generator's loss: each term times config.<term>_weight. Stops on a term that is not finite, naming it."""
+    if not set(terms) - {"discriminator"}:
+        raise ValueError("the weight of every loss is 0; wanted at least one above 0")
     check_finite(terms, step)
     weights = {name: getattr(config, f"{name}_weight") for name in terms if name != "discriminator"}
     return torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()

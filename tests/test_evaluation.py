@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import blob_mask, noise_photo, shapes_photo
+from helpers import blob_mask, shapes_photo
 
 from edgeconnect_lite.edges import known_edges, merge_edges, true_edges
 from edgeconnect_lite.evaluation import (
@@ -178,12 +178,15 @@ def test_the_same_seed_measures_the_same_and_another_does_not(photos):
 
 
 def test_a_result_that_draws_what_it_is_given_adheres_and_one_that_does_not_look_does_not():
-    photos = [np.full((128, 128, 3), 90, np.uint8)] * 6  # no true edge anywhere: all of a stroke contradicts it
-    blind = lambda photo, mask, edges: composite(photo, noise_photo(128, 128, int(mask.sum())), mask)  # noqa: E731
-    for paint, low, high in ((draw_lines, 0.9, 1.0), (blind, -0.3, 0.3)):
+    photos = [np.full((128, 128, 3), 90, np.uint8)] * 12  # no true edge anywhere: all of a stroke contradicts it
+    lines = np.full((128, 128, 3), 90, np.uint8)
+    lines[::9] = 200  # about a half of the hole lies near their edges
+    blind = lambda photo, mask, edges: composite(photo, lines, mask)  # noqa: E731
+    for paint, low, high in ((draw_lines, 0.9, 1.0), (blind, -0.15, 0.15)):
         table = evaluate(Stub(paint=paint), photos, RandomMasks("brush", 128, (0.2, 0.4)))
         assert low <= table["predicted"]["drawn_adherence"] <= high
-        assert table["predicted"]["drawn_adherence_photos"] == 6
+        assert table["predicted"]["drawn_adherence_photos"] == len(photos)
+        assert table["predicted"]["drawn_adherence_chance"] < 0.7
     still = evaluate(Stub(paint=lambda photo, mask, edges: photo), photos, CentreBox())
     assert still["predicted"]["drawn_adherence"] == 0 and still["predicted"]["drawn_adherence_chance"] == 0
 

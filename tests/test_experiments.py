@@ -75,7 +75,7 @@ def test_at_most_45_runs_and_shared_ones_once(modules):
     table = modules["experiment_table"]
     runs = table.plan(list(table.EXPERIMENTS), 3)
     assert len(runs) == len(set(runs)) <= 45
-    assert {name for name, _ in runs} == set(table.CONFIGURATIONS)
+    assert {name for name, _ in runs} == set(table.CONFIGURATIONS) - {table.CONSTANT}
     assert [seed for _, seed in runs] == sorted(seed for _, seed in runs)
     shared = Counter(name for names in table.EXPERIMENTS.values() for name in names)
     assert shared.pop("stage2-unet") == 3 and set(shared.values()) == {1}
@@ -218,7 +218,8 @@ def test_a_campaign_skips_what_is_done_and_names_what_failed(experiments, tmp_pa
         measured = experiments.measured_file(tmp_path / "results", name, seed)
         measured.parent.mkdir(parents=True, exist_ok=True)
         figures = {"strokes any": {"f1": 0.5 + seed}, "brush 20-40%": {"f1": 0.25}}
-        row = {"steps": 10, "seconds": 2.0, "parameters": 3, "figures": figures}
+        row = {"settings": experiments.told(name), "minutes": 5.0, "machine": "a core", "steps": 10, "seconds": 2.0}
+        row |= {"parameters": 3, "figures": figures}
         measured.write_text(json.dumps(row))
 
     finish("stage1-report", 0)
@@ -231,9 +232,26 @@ def test_a_campaign_skips_what_is_done_and_names_what_failed(experiments, tmp_pa
     assert ("stage1-report", 0) not in started and ("stage2-mixed", 1) not in started and len(started) == 4
     written = json.loads((options.results / "experiment-stage1.json").read_text())
     assert written["command"] == "python benchmarks/experiments.py stage1 --seeds 2 --minutes 5"
-    assert written["machine"] == "a core" and set(written["configurations"]) == {"stage1-report", "stage1-ours"}
+    assert written["configurations"]["stage1-report"]["machines"] == ["a core"] and set(written["configurations"]) == {
+        "stage1-report",
+        "stage1-ours",
+    }
     f1 = written["configurations"]["stage1-report"]["figures"]["strokes any"]["f1"]
     assert f1 == {"mean": 1.0, "min": 0.5, "max": 1.5, "std": 0.7071}
+
+
+def test_a_run_that_was_made_otherwise_stops_the_table_and_is_named(experiments, tmp_path):
+    options = Namespace(results=tmp_path, seeds=1, minutes=5.0)
+    measured = experiments.measured_file(tmp_path, "stage1-mask", 0)
+    measured.parent.mkdir(parents=True)
+    row = {"settings": experiments.told("stage1-mask"), "minutes": 5.0}
+    for wrong in ({"minutes": 0.1}, {"settings": experiments.told("stage1-report")}):
+        measured.write_text(json.dumps(row | wrong))
+        with pytest.raises(SystemExit, match=r"stage1-mask-0\.json: made with .* wanted .* Remove it"):
+            experiments.measured_rows("stage1-mask", options)
+    measured.write_text(json.dumps(row))
+    experiments.measured_file(tmp_path, "stage1-mask", 1).write_text("of a seed that is not asked for")
+    assert experiments.measured_rows("stage1-mask", options) == [row]
 
 
 def test_the_spread_of_one_seed_is_0(experiments):

@@ -16,7 +16,7 @@ from edgeconnect_lite import FacePhotos, Inpainter, composite, known_edges, stro
 from edgeconnect_lite.canny import thin
 from edgeconnect_lite.edges import near_hole
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
-from edgeconnect_lite.inpainting import LONE, as_edges, predict_probability, smooth_noise
+from edgeconnect_lite.inpainting import BESIDE_IN_PROPOSALS, as_edges, predict_probability, smooth_noise
 from edgeconnect_lite.masks import BadMask
 from edgeconnect_lite.photos import BadPhoto
 from edgeconnect_lite.samples import Sample, edge_stage_input
@@ -154,8 +154,8 @@ def test_doubt_is_added_to_the_logits_of_one_sample(tiny, face, hole):
     plain, all_edges, none = predict_probability(tiny.edge_generator, sample, shift)
     with torch.no_grad():
         logits = tiny.edge_generator(edge_stage_input(sample)).logits
-    torch.testing.assert_close(plain, thin(torch.sigmoid(logits), beside=LONE)[0])
-    assert all_edges.min() == pytest.approx(LONE, abs=0.01) and none.max() < 0.01
+    torch.testing.assert_close(plain, thin(torch.sigmoid(logits), beside=BESIDE_IN_PROPOSALS)[0])
+    assert all_edges.min() == pytest.approx(BESIDE_IN_PROPOSALS, abs=0.01) and none.max() < 0.01
 
 
 def test_smooth_noise_is_normal_smooth_and_seeded():

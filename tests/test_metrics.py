@@ -47,6 +47,39 @@ def test_l1_and_psnr_by_their_formulas(height, width, seed):
     assert hole_psnr(result, photo, mask) == pytest.approx(10 * np.log10(255 * 255 / mean_square))
 
 
+def test_a_mask_of_bytes_is_the_same_hole():
+    result, photo, mask = case(40, 40, 3)
+    edges, true, white = true_edges(result), true_edges(photo), mask.astype(np.uint8) * 255
+    for metric in (hole_l1, hole_psnr, hole_ssim):
+        assert metric(result, photo, white) == metric(result, photo, mask)
+    for counts in (edge_counts, adherence_counts):
+        assert np.array_equal(counts(edges, true, white), counts(edges, true, mask))
+    assert np.array_equal(width_counts(edges, white), width_counts(edges, mask))
+    assert np.array_equal(telea(photo, white), telea(photo, mask))
+
+
+@pytest.mark.parametrize("metric", [hole_l1, hole_psnr, hole_ssim, edge_effect])
+def test_what_cannot_be_compared_is_named(metric):
+    result, photo, mask = case(40, 40, 3)
+    with pytest.raises(
+        ValueError, match=r"float64 \(40, 40, 3\) and uint8 \(40, 40, 3\) are to be compared; wanted uint8"
+    ):
+        metric(result / 255, photo, mask)
+    with pytest.raises(ValueError, match=r"uint8 \(39, 40, 3\) and uint8"):
+        metric(result[1:], photo, mask)
+    with pytest.raises(ValueError, match="mask"):
+        metric(result, photo, mask.astype(np.uint8))
+    with pytest.raises(ValueError, match="the mask has no hole"):
+        metric(result, photo, np.zeros_like(mask))
+
+
+def test_probabilities_are_no_edges():
+    mask = np.ones((8, 8), bool)
+    mask[0] = False
+    with pytest.raises(ValueError, match=r"float64 \(8, 8\) and bool \(8, 8\)"):
+        edge_counts(np.full((8, 8), 0.7), mask, mask)
+
+
 def test_known_values():
     photo, mask = np.full((8, 8, 3), 100, np.uint8), np.zeros((8, 8), bool)
     mask[2:4, 2:4] = True

@@ -178,6 +178,14 @@ def test_a_roughened_photo_is_seeded_and_a_photo_still(seed, height, width):
     assert np.array_equal(photo, before) and not np.shares_memory(photo, result)
 
 
+def test_the_jpeg_round_trip_keeps_red_and_blue_apart():
+    flat = np.zeros((32, 32, 3), np.uint8)
+    flat[:] = (200, 60, 30)
+    for seed in range(40):
+        red, green, blue = roughen_photo(flat, np.random.default_rng(seed)).reshape(-1, 3).mean(axis=0)
+        assert red > green > blue - 3
+
+
 def test_roughness_varies_and_a_face_stays_that_face():
     face = FacePhotos("test")[3]
     results = [roughen_photo(face, np.random.default_rng(seed)) for seed in range(40)]

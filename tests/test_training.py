@@ -23,13 +23,14 @@ from edgeconnect_lite.generators import EdgeGenerator, EdgePrediction, ImageGene
 from edgeconnect_lite.inpainting import Inpainter, predict_probability
 from edgeconnect_lite.masks import MaskFolder, RandomMasks
 from edgeconnect_lite.optimizers import Muon
-from edgeconnect_lite.photos import CelebA, FacePhotos, PhotoFolder, read_photo
+from edgeconnect_lite.photos import BrokenPhotoWarning, CelebA, FacePhotos, PhotoFolder, read_photo
 from edgeconnect_lite.run_parts import (
     open_data,
     open_image_generator,
     open_masks,
     open_optimizer,
     open_photos,
+    part_of,
     with_optimizers,
 )
 from edgeconnect_lite.runs import TrainingStopped, learning_rate
@@ -511,6 +512,8 @@ def test_the_learning_rate_warms_up_and_falls_as_a_cosine_to_a_hundredth():
     assert all(a > b for a, b in itertools.pairwise(rates[100:]))
     assert learning_rate(EdgeTraining(steps=10, warmup=0), 0) == EdgeTraining().learning_rate
     assert learning_rate(EdgeTraining(steps=5, warmup=5), 5) > 0
+    constant = EdgeTraining(steps=1100, warmup=10, learning_rate=2e-3, schedule="constant")
+    assert [learning_rate(constant, step) for step in (4, 10, 500, 1099)] == pytest.approx([1e-3, 2e-3, 2e-3, 2e-3])
 
 
 def test_the_noise_of_a_step_depends_on_seed_and_step_alone():
@@ -577,11 +580,34 @@ def test_the_shares_of_blank_predicted_and_true_edges_are_as_asked_and_seeded():
     assert draw(Stripes(), blank_edges=1.0, predicted_edges=0.0)[1] == [1, 0, 0]
 
 
+def test_a_broken_photo_is_not_replaced_by_one_of_the_other_part(tmp_path):
+    for i in range(8):
+        save(tmp_path / f"{i}.png", np.full((16, 16, 3), 10 * i, np.uint8))
+    (tmp_path / "5.png").write_bytes(b"broken")  # the last of the training part
+    whole = PhotoFolder(tmp_path, 16)
+    train, held_out = part_of(whole, 0, 6), part_of(whole, 6, 8)
+    with pytest.warns(BrokenPhotoWarning):
+        assert train[5][0, 0, 0] == 0 and len(train) == 6
+    assert [photo[0, 0, 0] for photo in held_out] == [60, 70] and len(whole) == 8
+
+
+@pytest.mark.parametrize("kind", [EdgeTraining, ImageTraining])
+def test_a_run_without_any_loss_is_refused(kind, photos, tmp_path):
+    config = tiny(kind, photos, steps=1)
+    off = {
+        name: 0.0
+        for name in asdict(config)
+        if name.endswith("_weight") and not name.startswith(("hole", "edge", "deep"))
+    }
+    train = train_edge if kind is EdgeTraining else train_image
+    with pytest.raises(ValueError, match="the weight of every loss is 0; wanted at least one above 0"):
+        train(replace(config, **off), tmp_path)
+
+
 def test_shares_of_edges_that_sum_to_more_than_all_are_refused(photos, tmp_path):
-    with pytest.raises(
-        ValueError, match=r"blank_edges is 0\.6 and predicted_edges 0\.5; wanted shares whose sum is at most 1"
-    ):
-        train_image(ImageTraining(photos=photos, blank_edges=0.6, predicted_edges=0.5), tmp_path)
+    for blank, predicted in ((0.6, 0.5), (-0.5, 1.0), (0.0, -0.1)):
+        with pytest.raises(ValueError, match=f"blank_edges is {blank} and predicted_edges {predicted}; wanted shares"):
+            train_image(ImageTraining(photos=photos, blank_edges=blank, predicted_edges=predicted), tmp_path)
 
 
 def test_stage_1_is_given_its_own_input_of_the_samples_that_it_predicts():

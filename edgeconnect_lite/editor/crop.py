@@ -35,9 +35,10 @@ def similarity(eyes: Any, size: int = 128) -> np.ndarray:
         given = np.asarray(eyes, np.float64)
     except (TypeError, ValueError):
         given = np.empty(0)
-    if given.shape != (2, 2) or not np.isfinite(given).all() or np.hypot(*(given[1] - given[0])) < CLOSEST:
+    if given.shape != (2, 2) or not np.isfinite(given).all() or np.linalg.norm(given[1] - given[0]) < CLOSEST:
         raise ValueError(f"eyes are {str(eyes)[:80]}; wanted two (x, y), in px, at least {CLOSEST:g} px apart")
-    (a, b), (wanted_a, wanted_b) = ((complex(*p) for p in pair) for pair in (given, np.array(EYES_AT) * size / 128))
+    a, b = (complex(x, y) for x, y in given.tolist())
+    wanted_a, wanted_b = (complex(x, y) * size / 128 for x, y in EYES_AT)
     turn = (wanted_b - wanted_a) / (b - a)  # a complex number turns and scales
     move = wanted_a - turn * a
     return np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag]])
