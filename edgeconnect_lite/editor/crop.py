@@ -31,6 +31,7 @@ def similarity(eyes: Any, size: int = 128) -> np.ndarray:
 
     eyes: ((x, y), (x, y)) in px of the photo, the left one in the picture first. Raises ValueError.
     """
+    given: Any
     try:
         given = np.asarray(eyes, np.float64)
     except (TypeError, ValueError):
