@@ -238,13 +238,12 @@ def prepare(source: tyro.conf.Positional[Path], out: Path) -> None:
         source: a folder tree of pictures.
         out: the list, a .txt file; --photos takes it.
     """
-    from tqdm.auto import tqdm
-
     from edgeconnect_lite.photos import BadPhoto, list_pictures, read_photo, write_bytes
+    from edgeconnect_lite.runs import progress
 
     _check_writable(out, endings=(".txt",))
     good, paths = [], list_pictures(source)
-    for path in tqdm(paths, disable=None):
+    for path in progress(paths):
         try:
             read_photo(path)
             good.append(os.path.relpath(path, out.parent))
@@ -277,9 +276,9 @@ def kernel(
         json_file: where the figures go as JSON, with those of torch.compile's kernels.
     """
     from edgeconnect_kernels.report import report, variants
-    from tqdm.auto import tqdm
 
     from edgeconnect_lite.photos import write_bytes
+    from edgeconnect_lite.runs import progress
 
     if json_file:
         _check_writable(json_file, endings=(".json",))
@@ -287,7 +286,7 @@ def kernel(
     if not chosen:
         raise UsageError("no kernel is left to compile; wanted at least one kernel, dtype and target (with --bias: not "
                          "backward_from_yg alone)")  # fmt: skip
-    result = report(tqdm(chosen, desc="compiling", disable=None))
+    result = report(progress(chosen, desc="compiling"))
     _print_kernels(result)
     if json_file:
         text = json.dumps({"command": " ".join(["edgeconnect-lite", *sys.argv[1:]]), **result}, indent=1)

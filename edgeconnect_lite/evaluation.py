@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from edgeconnect_lite import metrics
 from edgeconnect_lite.edges import known_edges, true_edges
@@ -20,6 +19,7 @@ from edgeconnect_lite.features import FaceFeatures, load_face_features
 from edgeconnect_lite.inpainting import THRESHOLD, Inpainter
 from edgeconnect_lite.masks import BINS, RandomMasks, as_mask
 from edgeconnect_lite.photos import centre_square
+from edgeconnect_lite.runs import progress
 from edgeconnect_lite.samples import MaskSource
 
 METHODS = ("telea", "navier_stokes", "predicted", "true", "none")
@@ -174,7 +174,7 @@ def measure(
         measure_picture(
             inpainter, photo, hole(masks, seed, index), np.random.default_rng([seed, index, 1]), features, also, index
         )
-        for index, photo in enumerate(tqdm(photos, desc=name or "evaluate", disable=None))
+        for index, photo in enumerate(progress(photos, desc=name or "evaluate"))
     ]
     if not pictures:
         raise ValueError("no photo to evaluate on")

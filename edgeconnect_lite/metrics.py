@@ -32,6 +32,8 @@ def hole_of(mask: np.ndarray, *pictures: np.ndarray) -> np.ndarray:
         if picture.shape != first.shape or picture.dtype not in ((np.uint8,) if first.ndim == 3 else (np.bool_,)):
             came = " and ".join(f"{p.dtype} {p.shape}" for p in pictures)
             raise ValueError(f"{came} are to be compared; wanted uint8 (H, W, 3), or bool (H, W) edges, of one shape")
+    if getattr(mask, "dtype", None) == np.bool_ and mask.shape == first.shape[:2]:
+        return mask  # one that is all hole, which nothing could fill, can be compared in
     return as_mask(mask, first.shape[:2])
 
 

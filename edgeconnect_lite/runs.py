@@ -66,8 +66,8 @@ def learning_rate(config: Any, step: int) -> float:
         return config.learning_rate * (step + 1) / config.warmup
     if config.schedule == "constant":
         return config.learning_rate
-    progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
 
 
 def set_learning_rate(config: Any, step: int, optimizer: Any, factor: float = 1.0) -> None:
@@ -85,6 +85,11 @@ def check_finite(terms: dict[str, Tensor], step: int) -> None:
             )
 
 
+def progress(*given: Any, hidden: bool = False, **options: Any) -> tqdm:
+    """A tqdm bar where a terminal or a notebook shows it, and the environment variable TQDM_DISABLE does not hide it."""
+    return tqdm(*given, disable=True if hidden or os.environ.get("TQDM_DISABLE") else None, **options)
+
+
 class Log:
     """The progress bar and out/log.jsonl: the mean of each term over log_every steps, and whether to save now."""
 
@@ -98,10 +103,7 @@ class Log:
         if start >= self.config.steps and self.is_main_process:
             print(f"{self.path.parent} has its {start} steps behind it already")
         self.saved = time.monotonic()
-        hidden = (
-            True if os.environ.get("TQDM_DISABLE") or not self.is_main_process else None
-        )  # None: shown on terminals
-        self.bar = tqdm(total=self.config.steps, initial=start, unit="step", disable=hidden)
+        self.bar = progress(total=self.config.steps, initial=start, unit="step", hidden=not self.is_main_process)
         if self.is_main_process:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for half_written in self.path.parent.glob(".*.part"):

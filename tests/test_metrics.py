@@ -73,6 +73,11 @@ def test_what_cannot_be_compared_is_named(metric):
         metric(result, photo, np.zeros_like(mask))
 
 
+def test_a_picture_that_is_all_hole_can_be_compared():
+    everywhere, edges = np.ones((8, 8), bool), np.eye(8, dtype=bool)
+    assert edge_counts(edges, edges, everywhere).tolist() == [8, 8, 8, 8]
+
+
 def test_probabilities_are_no_edges():
     mask = np.ones((8, 8), bool)
     mask[0] = False
