@@ -233,9 +233,8 @@ def _also_moves_the_judge(painter, judge, *given):
     return loss
 
 
-def _above_chance(given, near, mask, hit_in=True, chance_in=True):
-    every = np.ones_like(mask)
-    hit, chance = near[given & (mask if hit_in else every)].mean(), near[mask if chance_in else every].mean()
+def _above_chance(stroke, near, mask, near_true, counted=lambda m, t: m & ~t, area=lambda m, t: m & ~t):
+    hit, chance = near[stroke & counted(mask, near_true)].mean(), near[area(mask, near_true)].mean()
     return (hit - chance) / (1 - chance)
 
 
@@ -244,19 +243,19 @@ def _f1s(predicted, true, masks, tolerance=0):
     return metrics.precision_recall_f1(rows), metrics.precision_recall_f1(rows.sum(0))
 
 
-def _resampled(gap, rng, ends=(2.5, 97.5), mean=True):
-    drawn = gap[rng.integers(len(gap), size=(2000, len(gap)))]
-    return np.percentile(drawn.mean(axis=1) if mean else drawn, ends)
+def _f1_gap(ours, theirs):
+    return metrics.precision_recall_f1(ours)[..., 2] - metrics.precision_recall_f1(theirs)[..., 2]
 
 
-def _unpaired(ours, theirs, rng):
-    drawn = (scores[rng.integers(len(scores), size=(2000, len(scores)))].mean(1) for scores in (ours, theirs))
-    return np.percentile(np.subtract(*drawn), (2.5, 97.5))
+def _resampled(ours, theirs, rng, ends=(2.5, 97.5), of=lambda counts: counts.sum(1), twice=False):
+    """The interval, or one of the usual mistakes."""
+    drawn, others = rng.integers(len(ours), size=(2, 2000, len(ours)))
+    return np.percentile(_f1_gap(of(ours[drawn]), of(theirs[others if twice else drawn])), ends)
 
 
 def _by_the_normal(ours, theirs, rng):
-    gap = ours - theirs
-    return gap.mean() + np.array([-1.96, 1.96]) * gap.std() / len(gap) ** 0.5
+    low, high = _resampled(ours, theirs, np.random.default_rng(5))
+    return (low + high) / 2 + np.array([-0.5, 0.5]) * (high - low)
 
 
 WRONG = {
@@ -474,14 +473,18 @@ WRONG = {
         (_also_moves_the_judge, "the judge moved"),
     ],
     "share_above_chance": [
-        (lambda g, n, m: n[g & m].mean(), "a blind stroke has too"),
-        (lambda g, n, m: n[g & m].mean() - n[m].mean(), "a result that follows everything gets 1"),
-        (lambda g, n, m: n[g & m].mean() / n[m].mean() - 1, "not by chance"),
-        (lambda *given: _above_chance(*given, chance_in=False), "a share of the hole, not of the picture"),
-        (lambda *given: _above_chance(*given, hit_in=False), "given edges outside the hole"),
-        (lambda *given: _above_chance(*given, hit_in=False, chance_in=False), "only the hole counts"),
+        (lambda s, n, m, t: n[s & m & ~t].mean(), "a blind stroke has too"),
+        (lambda s, n, m, t: n[s & m & ~t].mean() - n[m & ~t].mean(), "a result that follows everything gets 1"),
+        (lambda s, n, m, t: n[s & m & ~t].mean() / n[m & ~t].mean() - 1, "not by chance"),
+        (lambda s, n, m, t: _above_chance(s, n, m, t & False), "for the hit and for the chance"),
+        (lambda *given: _above_chance(*given, area=lambda m, t: m), "the chance too leaves out"),
+        (lambda *given: _above_chance(*given, counted=lambda m, t: m), "the hit too leaves out"),
+        (lambda *given: _above_chance(*given, area=lambda m, t: ~t), "a share of the hole, not of the picture"),
+        (lambda *given: _above_chance(*given, counted=lambda m, t: ~t), "stroke pixels outside the hole"),
+        (lambda s, n, m, t: _above_chance(s, n, m | True, t), "only the hole counts"),
+        (lambda s, n, m, t: _above_chance(s, n, m | True, t & False), "and there what is not near a true edge"),
         (lambda *given: max(0.0, _above_chance(*given)), "a share below 0"),
-        (lambda g, n, m: (n[m] - n[m].mean()) / n[m].mean(), "wanted: one number"),
+        (lambda s, n, m, t: (n[m] - n[m].mean()) / n[m].mean(), "wanted: one number"),
         (lambda *given: float("nan"), "a share of nothing is no number"),
         (lambda *given: 2 * _above_chance(*given), "wanted"),
     ],
@@ -489,7 +492,7 @@ WRONG = {
         (lambda *given: _f1s(*given)[0][:, 2].mean(), "the mean of each picture's F1"),
         (lambda *given: _f1s(*given)[0][:3, 2].mean(), "the pictures that have a prediction"),
         (lambda *given: 2 / (1 / _f1s(*given)[0][:, :2].mean(0)).sum(), "formed of mean precision and mean recall"),
-        (lambda p, t, m: _f1s(p, t, np.ones_like(m))[1][2], "only pixels of the hole count"),
+        (lambda p, t, m: 2 * np.sum(np.array(p) & t) / np.sum([p, t]), "only pixels of the hole count"),
         (lambda *given: _f1s(*given)[1][:2].mean(), "the harmonic mean"),
         (lambda *given: _f1s(*given)[1][0], "that is the precision"),
         (lambda *given: _f1s(*given)[1][1], "that is the recall"),
@@ -500,18 +503,19 @@ WRONG = {
         (lambda *given: 2 * _f1s(*given)[1][2], "wanted"),
     ],
     "paired_interval": [
-        (_unpaired, "as if the pictures were not paired"),
-        (lambda a, b, rng: _resampled(a - b, rng, mean=False), "where single differences lie"),
-        (lambda a, b, rng: _resampled(a - b, rng, (5, 95)), "a 90 % interval"),
-        (lambda a, b, rng: _resampled(a - b, rng, (0.5, 99.5)), "a 99 % interval"),
-        (lambda a, b, rng: _resampled(b - a, rng), "that is theirs - ours"),
-        (lambda a, b, rng: _resampled(a - b, np.random.default_rng()), "take every draw from it"),
-        (lambda a, b, rng: _resampled(a - b, np.random.default_rng(0)), "draw the pictures from rng"),
+        (lambda a, b, rng: _resampled(a, b, rng, twice=True), "as if the pictures were not paired"),
+        (lambda a, b, rng: np.percentile(_f1_gap(a, b), (2.5, 97.5)), "where single pictures lie"),
+        (lambda a, b, rng: np.percentile(_f1_gap(a, b)[rng.integers(40, size=(2000, 40))].mean(1), (2.5, 97.5)), "one F1"),
+        (lambda a, b, rng: _resampled(a, b, rng, (5, 95)), "a 90 % interval"),
+        (lambda a, b, rng: _resampled(a, b, rng, (0.5, 99.5)), "a 99 % interval"),
+        (lambda a, b, rng: _resampled(b, a, rng), "that is theirs - ours"),
+        (lambda a, b, rng: _resampled(a, b, np.random.default_rng()), "take every draw from it"),
+        (lambda a, b, rng: _resampled(a, b, np.random.default_rng(0)), "draw the pictures from rng"),
         (_by_the_normal, "draw the pictures from rng"),
-        (lambda a, b, rng: [(a - b)[rng.permutation(len(a))].mean().round(9)] * 2, "with replacement"),
-        (lambda a, b, rng: _resampled(a - b, rng)[::-1], "the lower end first"),
-        (lambda a, b, rng: (a - b).mean(), "wanted two numbers"),
-        (lambda a, b, rng: _resampled(a, rng), "wanted about"),
+        (lambda a, b, rng: [_f1_gap(a[rng.permutation(40)].sum(0), b.sum(0))] * 2, "with replacement"),
+        (lambda a, b, rng: _resampled(a, b, rng)[::-1], "the lower end first"),
+        (lambda a, b, rng: _f1_gap(a.sum(0), b.sum(0)), "wanted two numbers"),
+        (lambda a, b, rng: _resampled(a, 0 * b, rng), "wanted about"),
     ],
 }  # fmt: skip
 

@@ -194,12 +194,11 @@ def test_from_runs_to_results(experiments, tiny, tmp_path, monkeypatch):
 def test_the_budgets_keep_one_run_each_and_what_blind_edges_would_score(experiments, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "BUDGETS", (0.0005, 0.001))
     monkeypatch.setitem(experiments.SHARED, "validation", 4)
-    photos = experiments.CONFIGURATIONS["stage1-ours"].photos
     experiments.main(["budgets", "--out", str(tmp_path / "out"), "--results", str(tmp_path)])
     found = json.loads((tmp_path / "experiment-budgets.json").read_text())
     assert {minutes: row["steps"] for minutes, row in found["minutes"].items()} == {"0.0005": 3, "0.001": 6}
     assert set(found["edge_share"]) == {"strokes any", "brush 20-40%"}
-    assert all(0 < share < 0.6 for share in found["edge_share"].values()) and photos not in json.dumps(found)
+    assert all(0 < share < 0.6 for share in found["edge_share"].values())
 
 
 # all of them

@@ -2,9 +2,12 @@
 
 import numpy as np
 
+from edgeconnect_lite import metrics
 
-def share_above_chance(given, near, mask):
-    hit, chance = near[given & mask].mean(), near[mask].mean()
+
+def share_above_chance(stroke, near, mask, near_true):
+    away = mask & ~near_true
+    hit, chance = near[stroke & away].mean(), near[away].mean()
     return (hit - chance) / (1 - chance)
 
 
@@ -18,6 +21,6 @@ def pooled_f1(predicted, true, masks):
 
 
 def paired_interval(ours, theirs, rng):
-    gap = ours - theirs
-    drawn = rng.integers(len(gap), size=(2000, len(gap)))
-    return tuple(np.percentile(gap[drawn].mean(axis=1), (2.5, 97.5)))
+    drawn = rng.integers(len(ours), size=(2000, len(ours)))
+    f1 = [metrics.precision_recall_f1(counts[drawn].sum(axis=1))[:, 2] for counts in (ours, theirs)]
+    return tuple(np.percentile(f1[0] - f1[1], (2.5, 97.5)))
