@@ -11,6 +11,7 @@ steps after each warm-up. The gain of bf16 stands apart. Then both stages on one
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -173,7 +174,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    results = measure(options)
+    given = sys.argv[1:] if arguments is None else arguments
+    results = {"command": " ".join(["python benchmarks/train.py", *given]), **measure(options)}
     print(report(results))
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
