@@ -18,7 +18,7 @@ from edgeconnect_lite.canny import (
     neighbours,
     thin,
 )
-from edgeconnect_lite.edges import HIGH, LOW, to_gray, true_edges
+from edgeconnect_lite.edges import HIGH, LOW, blur_sigma, to_gray, true_edges
 from edgeconnect_lite.photos import FacePhotos
 
 seeds = st.integers(0, 2**16)
@@ -62,34 +62,32 @@ directions = pytest.mark.parametrize("direction", ["horizontal", "vertical", "fa
 # the view
 
 
-def test_the_gradient_is_opencv_s_blur_in_whole_levels_and_its_sobel(grays):
-    """The same nine taps in float64: to the last digit, borders too, but where a tie is rounded the other way."""
+def scaled(grays, size: int) -> np.ndarray:
+    return np.stack([cv2.resize(gray, (size, size), interpolation=cv2.INTER_CUBIC) for gray in grays])
+
+
+@pytest.mark.parametrize("size", [40, 64, 100, 128, 256])
+def test_the_gradient_is_that_of_opencv_s_blur_of_bytes(grays, size):
+    """In float64, so that no tie falls the other way; borders too."""
+    grays = scaled(grays, size)
     found = blurred_gradient(as_batch(grays, torch.float64)).numpy()
-    blurs = [np.round(cv2.GaussianBlur(gray.astype(np.float64), (9, 9), 1.0)) for gray in grays]
-    differ = np.abs(found - np.stack([sobel(blur) for blur in blurs])) > 1e-6
-    assert differ.mean() < 1e-4
-    assert np.abs(found).max() > 200
+    wanted = np.stack([sobel(cv2.GaussianBlur(gray, (0, 0), blur_sigma(gray.shape))) for gray in grays])
+    assert (found != wanted).mean() < 1e-4 and np.abs(found).max() > 200
 
 
-def test_the_gradient_is_that_of_opencv_s_blur_of_bytes_to_rounding(grays):
-    """The blur of true_edges has seven taps and weights of 256ths: now and then it is one gray level off."""
-    found = blurred_gradient(as_batch(grays)).numpy()
-    wanted = np.stack([sobel(cv2.GaussianBlur(gray, (0, 0), 1.0)) for gray in grays])
-    assert np.abs(found - wanted).max() <= 6
-    assert np.abs(found - wanted).mean() < 0.2 and (found == wanted).mean() > 0.85
-
-
-def test_linked_ridges_are_opencv_s_canny_on_faces(grays):
+@pytest.mark.parametrize(("size", "at_least"), [(40, 1.0), (64, 0.999), (128, 0.998), (256, 0.99)])
+def test_linked_ridges_are_opencv_s_canny_on_faces(grays, size, at_least):
+    """But for links of more than 32 px."""
+    grays = scaled(grays, size)
     linked = canny_view(as_batch(grays))[:, 5].numpy() > 0
     wanted = np.stack([true_edges(gray) for gray in grays])
-    assert f1(linked, wanted) >= 0.95
-    assert min(f1(a, b) for a, b in zip(linked, wanted)) >= 0.9
+    assert not (linked & ~wanted).any() and f1(linked, wanted) >= at_least
 
 
 def test_weak_ridges_are_opencv_s_canny_with_one_threshold(grays):
     weak = canny_view(as_batch(grays))[:, 4].numpy() > 0
     wanted = np.stack([cv2.Canny(cv2.GaussianBlur(gray, (0, 0), 1.0), LOW, LOW) > 0 for gray in grays])
-    assert f1(weak, wanted) >= 0.95
+    assert (weak == wanted).mean() > 0.9999  # ties of the blur in float32
 
 
 def test_the_channels_are_as_documented(grays):
@@ -173,18 +171,18 @@ def test_neighbours_lie_along_the_gradient(x, y, down, right):
 # link
 
 
-@pytest.mark.parametrize("reach", [0, 1, 3, 8])
+@pytest.mark.parametrize("reach", [0, 1, 3, 8, 32])
 @pytest.mark.parametrize("diagonal", [False, True])
 def test_link_reaches_so_many_px_and_no_further(reach, diagonal):
-    weak = torch.eye(24)[None, None] if diagonal else torch.zeros(1, 1, 24, 24)
+    weak = torch.eye(60)[None, None] if diagonal else torch.zeros(1, 1, 60, 60)
     if not diagonal:
         weak[..., 10, :] = 1
     strong = torch.zeros_like(weak)
     strong[..., 10, 10] = 1
     found = link(weak, strong, reach)
-    column = torch.arange(24)
+    column = torch.arange(60)
     assert same(found, weak * ((column - 10).abs() <= reach))
-    assert reach != 8 or same(found, link(weak, strong))
+    assert reach != 32 or same(found, link(weak, strong))
 
 
 def test_link_crosses_no_gap_and_needs_a_strong_ridge():
