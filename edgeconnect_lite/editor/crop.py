@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import traitlets as t
 
-from edgeconnect_lite.editor.widget import _to_png
+from edgeconnect_lite.editor.widget import shown_as
 from edgeconnect_lite.inpainting import composite
 from edgeconnect_lite.masks import as_mask
 from edgeconnect_lite.photos import as_photo
@@ -140,9 +140,7 @@ class CropTool(anywidget.AnyWidget):
             self.message = str(error)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**options)
-        data, about = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
-        return {**data, "image/png": _to_png(self.crop), "text/plain": repr(self)}, about
+        return shown_as(super()._repr_mimebundle_(**options), self.crop, repr(self))
 
     def __repr__(self) -> str:
         height, width = self._picture.shape[:2]

@@ -251,7 +251,7 @@ function render({ model, el }) {
     group("Open a PNG", "open", plain("openedges", "edges", "Take the edges from a picture, white = edge", () => openFile("edges")),
       plain("openmask", "mask", "Take the hole from a picture, white = hole", () => openFile("hole"))), file,
     make("dl", { className: "ee-keys" }, ...KEYS.map(([key, what]) => make("div", {}, make("dt", { textContent: key }), make("dd", { textContent: what })))));
-  const legend = make("span", { className: "ee-legend" }, ...["predicted", "drawn", "erased"].map((name) =>
+  const legend = make("span", { className: "ee-legend" }, ...["known", "predicted", "drawn", "erased"].map((name) =>
     make("span", {}, make("i", { style: `background: rgb(${colours[name]})` }), name)));
   const status = make("output", { className: "ee-status" });
   const alert = make("div", { className: "ee-alert" });
