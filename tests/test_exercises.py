@@ -36,6 +36,9 @@ LESSONS = {
     "07_train_image_generator": {
         "near_and_far": "near_and_far", "half_drawn": "half_drawn", "judged_step": "judged_step",
     },
+    "08_edit_edges": {
+        "mirrored": "mirrored", "strokes_held": "strokes_held", "stroke_effects": "stroke_effects",
+    },
     "09_measure": {
         "share_above_chance": "share_above_chance", "pooled_f1": "pooled_f1", "paired_interval": "paired_interval",
     },
@@ -258,6 +261,37 @@ def _by_the_normal(ours, theirs, rng):
     return (low + high) / 2 + np.array([-0.5, 0.5]) * (high - low)
 
 
+def _mirrored(strokes, number, up=False):
+    def turned(x, y):
+        return [x, number - y] if up else [number - x, y]
+
+    return [s | ({"points": [turned(*p) for p in s["points"]]} if "points" in s else {}) for s in strokes]
+
+
+def _mirrors_in_place(strokes, width):
+    for stroke in strokes:
+        for point in stroke.get("points", []):
+            point[0] = width - 1 - point[0]
+    return strokes
+
+
+def _acts(acts, redo=True, empty=True, ends=True):
+    held, undone = [], []
+    for act in acts:
+        if act == "undo" and (held or not empty):
+            undone.append(held.pop())
+        elif act == "redo" and redo and undone:
+            held.append(undone.pop())
+        elif isinstance(act, dict):
+            held.append(act)
+            undone = [] if ends else undone
+    return held
+
+
+def _left_out(paint, strokes, mask):
+    return [metrics.edge_effect(paint(strokes), paint(strokes[:i] + strokes[i + 1 :]), mask) for i in range(5)]
+
+
 WRONG = {
     "mask_photo": [
         (lambda p, m: np.where(m[..., None], p, np.uint8(0)), "wrong way round"),
@@ -471,6 +505,38 @@ WRONG = {
         (lambda *given: _judged_step(*given).item(), "wanted: a tensor torch.float32"),
         (lambda *given: _judged_step(*given, scale=2.0), "not the optimizer's along this loss"),
         (_also_moves_the_judge, "the judge moved"),
+    ],
+    "mirrored": [
+        (lambda strokes, width: _mirrored(strokes, width), "not to width"),
+        (lambda strokes, width: _mirrored(strokes, width - 1, up=True), "up and down"),
+        (lambda strokes, width: list(strokes), "nothing is mirrored"),
+        (lambda strokes, width: [s for s in _mirrored(strokes, width - 1) if "points" in s], "is lost"),
+        (lambda strokes, width: _mirrored(strokes, width - 1)[::-1], "the order of the strokes"),
+        (_mirrors_in_place, "the given left alone"),
+        (lambda strokes, width: _mirrored(strokes, width - 1)[:3], "came: 3 strokes"),
+        (lambda strokes, width: _mirrored(strokes, width + 1), "stroke 0: came"),
+        (lambda strokes, width: 3, "wanted: a list of strokes"),
+    ],
+    "strokes_held": [
+        (lambda acts: [act for act in acts if isinstance(act, dict)], "undo takes the last stroke back"),
+        (lambda acts: _acts(acts, redo=False), "redo does what was undone"),
+        (lambda acts: _acts(acts, empty=False), "undo with nothing left changes nothing: it raised IndexError"),
+        (lambda acts: _acts(acts, ends=False), "a new stroke ends what could be redone"),
+        (lambda acts: acts.clear() or [], "left alone"),
+        (lambda acts: _acts(acts)[::-1], "without undo and redo"),
+        (lambda acts: [act for i, act in enumerate(_acts(acts)) if act not in _acts(acts)[:i]], "drawn twice"),
+    ],
+    "stroke_effects": [
+        (lambda paint, s, m: [metrics.edge_effect(paint([one]), paint([]), m) for one in s], "does alone"),
+        (lambda paint, s, m: [metrics.edge_effect(paint(s[: i + 1]), paint(s[:i]), m) for i in range(5)], "adds to those"),
+        (lambda paint, s, m: _left_out(paint, s, m | True), "the whole picture"),
+        (lambda paint, s, m: _left_out(paint, s, ~m), "the known pixels"),
+        (lambda paint, s, m: [(paint(s) - paint(s[:i] + s[i + 1 :]))[m].mean() for i in range(5)], "uint8 wraps"),
+        (lambda paint, s, m: sorted(_left_out(paint, s, m))[::-1], "in that of the strokes"),
+        (lambda paint, s, m: np.divide(_left_out(paint, s, m), 255), "shares of 255"),
+        (lambda paint, s, m: sum(_left_out(paint, s, m)), "one number a stroke"),
+        (lambda paint, s, m: [2 * x for x in _left_out(paint, s, m)], "wanted: ["),
+        (lambda paint, s, m: s.pop() and [0.0] * 5, "left alone"),
     ],
     "share_above_chance": [
         (lambda s, n, m, t: n[s & m & ~t].mean(), "a blind stroke has too"),

@@ -38,7 +38,9 @@ function render({ model, el }) {
     return node;
   });
   const frame = make("div", { className: "ee-frame" }, stage, ...handles);
-  frame.dataset.lmSuppressShortcuts = "true";
+  const keep = (on) => frame.toggleAttribute("data-lm-suppress-shortcuts", on);
+  keep(true);  // as in editor.js
+  window.addEventListener("keydown", ({ ctrlKey, metaKey, key }) => keep(!((ctrlKey || metaKey) && /^s$/i.test(key))), { ...listen, capture: true });
   const alert = make("div", { className: "ee-alert" });
   alert.setAttribute("role", "alert");
   el.classList.add("edge-editor");

@@ -266,7 +266,9 @@ function render({ model, el }) {
   const shown = paints && pane("Result. Left and right arrow keys move the divider between the photo and the result.");
   if (shown) shown.setAttribute("role", "slider");
   const panes = make("div", { className: "ee-panes" }, ...[stage, shown].filter(Boolean));
-  for (const node of [bar, drawer, panes]) node.dataset.lmSuppressShortcuts = "true";  // or drawing keys would edit JupyterLab's cells
+  const keep = (on) => { for (const node of [bar, drawer, panes]) node.toggleAttribute("data-lm-suppress-shortcuts", on); };
+  keep(true);  // or drawing keys would edit JupyterLab's cells; it sees keys first, on the document, and Ctrl+S is left to it
+  window.addEventListener("keydown", ({ ctrlKey, metaKey, key }) => keep(!((ctrlKey || metaKey) && /^s$/i.test(key))), { ...listen, capture: true });
   el.classList.add("edge-editor");
   el.replaceChildren(bar, drawer, panes, make("div", { className: "ee-foot" }, legend, status), alert);
 
@@ -533,6 +535,8 @@ function render({ model, el }) {
     if (move) {
       cursor = cursor.map((v, i) => Math.min([w, h][i] - 1, Math.max(0, v + move[i] * (event.shiftKey ? 8 : 1))));
       cursorShown = true;
+      view.x = Math.min(Math.max(view.x, cursor[0] + 1 - w / view.zoom), cursor[0]);  // the view follows
+      view.y = Math.min(Math.max(view.y, cursor[1] + 1 - h / view.zoom), cursor[1]);
       if (stroke) extend(cursor, radiusNow());
       draw();
     } else if (key === "enter" && corners) endCorners(true);
@@ -551,6 +555,7 @@ function render({ model, el }) {
   stage.addEventListener("blur", () => { if (stroke && !pointers.size) end(true); if (view.before) held(false); }, listen);
   if (compare) {
     compare.addEventListener("pointerdown", () => held(true), listen);
+    compare.addEventListener("click", (event) => { if (!event.detail) held(!view.before); }, listen);  // Enter or Space on it
     for (const type of ["pointerup", "pointerleave"]) compare.addEventListener(type, () => held(false), listen);
   }
   if (shown) {

@@ -417,9 +417,12 @@ class EdgeEditor(anywidget.AnyWidget):
     def __repr__(self) -> str:
         height, width = self._picture.shape[:2]
         edges = int((self._edges() & self.mask).sum())
-        return f"EdgeEditor({width} x {height}, {edges} edge pixels in the hole, {len(self.strokes)} strokes)"
+        plural = "" if len(self.strokes) == 1 else "s"
+        return f"EdgeEditor({width} x {height}, {edges} edge pixels in the hole, {len(self.strokes)} stroke{plural})"
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
+        with contextlib.suppress(RuntimeError, TimeoutError):  # the widget says what is wrong
+            self.wait(10)
         return shown_as(super()._repr_mimebundle_(**options), self.preview(), repr(self))
 
 
@@ -433,7 +436,7 @@ def _same(one: tuple, other: tuple) -> bool:
 
 
 def shown_as(bundle: Any, picture: np.ndarray, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A widget's mimebundle with what shows where no widget can: a picture, RGB, as JPEG (a photo's PNG is five times as large)."""
+    """A widget's mimebundle with what shows where no widget can: a picture, RGB, as JPEG (PNG is five times as large)."""
     data, about = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
     _, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
     return {**data, "image/jpeg": base64.b64encode(jpeg.tobytes()).decode(), "text/plain": text}, about

@@ -13,4 +13,5 @@ from edgeconnect_lite.exercises.lesson_04 import check_padding, check_receptive_
 from edgeconnect_lite.exercises.lesson_05 import check_discriminator_step, check_gram_matrix, check_hole_error
 from edgeconnect_lite.exercises.lesson_06 import check_best_weight, check_pooled_recall, check_thin_lines
 from edgeconnect_lite.exercises.lesson_07 import check_half_drawn, check_judged_step, check_near_and_far
+from edgeconnect_lite.exercises.lesson_08 import check_mirrored, check_stroke_effects, check_strokes_held
 from edgeconnect_lite.exercises.lesson_09 import check_paired_interval, check_pooled_f1, check_share_above_chance

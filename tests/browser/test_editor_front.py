@@ -278,6 +278,15 @@ def test_with_the_keyboard_alone(front, editor):
     assert not told(front, editor).touched.any()
 
 
+def test_the_view_follows_the_keyboard(front, editor):
+    stage(front).focus()
+    press(front, "+", "+", "+")  # 3.4 times, about the middle
+    press(front, *["Shift+ArrowRight"] * 3, "Space", "Space")
+    front.mouse.click(*at(front, W - 1, 24))  # the pane's right column is the picture's now, or close to it
+    pressed, clicked = (stroke["points"][0] for stroke in (told(front, editor), editor.strokes)[1])
+    assert pressed == [56, 24] and 56 <= clicked[0] <= 57
+
+
 @pytest.mark.parametrize(
     ("kind", "pressure", "width"), [("touch", 0, 5), ("pen", 0.5, 5), ("pen", 0.1, 1), ("mouse", 0.5, 5)]
 )
@@ -331,9 +340,14 @@ def test_settings_go_to_the_model(front):
     assert front.evaluate("model.get('proposal')") == 4
 
 
+def drawn(front):
+    """Wait until what was asked for is on the canvas: it is drawn with the next frame."""
+    front.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def colour_at(front, which, x, y):
     """The colour of a pane at a pixel of the picture."""
-    front.wait_for_timeout(60)  # the next frame
+    drawn(front)
     return front.evaluate(PIXEL, [which, x, y])[:3]
 
 
@@ -345,13 +359,19 @@ def test_before_and_after(front, editor):
     assert colour_at(front, 1, 20, 20) == photo[20, 20].tolist()
     front.keyboard.up("c")
     assert colour_at(front, 1, 20, 20) == [0, 0, 0]
+    front.locator("[data-act=compare]").press("Enter")
+    assert colour_at(front, 1, 20, 20) == photo[20, 20].tolist()
+    front.locator("[data-act=compare]").press("Enter")
+    assert colour_at(front, 1, 20, 20) == [0, 0, 0]
     result = front.locator(".edge-editor canvas").nth(1)
     box = result.bounding_box()
     front.mouse.click(box["x"] + box["width"] / 2, box["y"] + 10)
     assert colour_at(front, 1, 20, 20) == photo[20, 20].tolist() and colour_at(front, 1, 44, 20) == [0, 0, 0]
+    drawn(front)
     assert 45 <= int(result.get_attribute("aria-valuenow")) <= 55
     result.focus()
     press(front, *["ArrowLeft"] * 11)
+    drawn(front)
     assert result.get_attribute("aria-valuenow") == "0" and sent(front) == []
 
 
