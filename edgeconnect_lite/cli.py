@@ -275,7 +275,7 @@ def kernel(
         odd_sizes: for sizes that allow no 128-bit accesses.
         json_file: where the figures go as JSON, with those of torch.compile's kernels.
     """
-    from edgeconnect_kernels.report import report, variants
+    from edgeconnect_kernels.report import print_report, report, variants
 
     from edgeconnect_lite.photos import write_bytes
     from edgeconnect_lite.runs import progress
@@ -287,46 +287,11 @@ def kernel(
         raise UsageError("no kernel is left to compile; wanted at least one kernel, dtype and target (with --bias: not "
                          "backward_from_yg alone)")  # fmt: skip
     result = report(progress(chosen, desc="compiling"))
-    _print_kernels(result)
+    print_report(result)
     if json_file:
         text = json.dumps({"command": " ".join(["edgeconnect-lite", *sys.argv[1:]]), **result}, indent=1)
         write_bytes(json_file, text.encode() + b"\n")
         print(f"wrote {json_file}")
-
-
-def _print_kernels(result: dict) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    def table(title: str, *columns: str) -> Table:
-        made = Table(title=title, box=box.SIMPLE_HEAD)
-        for column in columns:
-            made.add_column(column, justify="left" if column in ("kernel", "dtype") else "right", no_wrap=True)
-        return made
-
-    gpus = [gpu for gpu in result["gpus"] if any(gpu in row["modelled"] for row in result["kernels"])]
-    counts = ("sm", "registers", "stack", "spills", "instr.", "of peer", "MUFU", "bytes", "accesses")
-    code = table("machine code: of a thread; instructions, MUFU and bytes per element of y", "kernel", "dtype", *counts)
-    floors = table(f"least microseconds for {result['elements']:,} elements", "kernel", "dtype", *gpus)
-    floor_rows: dict[tuple[str, str], dict[str, str]] = {}
-    for row in result["kernels"]:
-        named = (row["name"], row["dtype"])
-        share = "-" if row["of_peer"] is None else f"{row['of_peer']:.2f}"
-        figures = (*(row[key] for key in ("target", "registers", "stack", "spills")), f"{row['instructions_per_element']:.1f}",
-                   share, f"{row['mufu_per_element']:.3g}", row["bytes_per_element"])  # fmt: skip
-        accesses = ", ".join(f"{count} {access}" for access, count in row["accesses"].items())
-        code.add_row(*named, *map(str, figures), accesses)
-        times = {gpu: f"{time['seconds'] * 1e6:.0f} {time['bound']}" for gpu, time in row["modelled"].items()}
-        floor_rows.setdefault(named, {}).update(times)
-    for named, times in floor_rows.items():
-        floors.add_row(*named, *[times.get(gpu, "-") for gpu in gpus])
-    console, peer = Console(width=128), result["peer"]
-    console.print(code)
-    print(f"Compiled by Triton {result['triton']}. of peer: share of the instructions of torch.compile's kernel for")
-    print(f"the same formulas, which is stored (torch {peer['torch']}, Triton {peer['triton']}).\n")
-    console.print(floors)
-    print(result["formula"].replace(": seconds", ":\nseconds"))
 
 
 def _train_help() -> None:

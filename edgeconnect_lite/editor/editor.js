@@ -177,7 +177,7 @@ function render({ model, el }) {
     before: false, zoom: 1, x: 0, y: 0, pane: 320 };
   const photo = pictureOf(bytes(model.get("_photo")), w, h);
   const ink = make("canvas", { width: w, height: h }), inkContext = ink.getContext("2d");
-  let probability = bytes(model.get("_probability")), result = null, outline = new Path2D(), working = null;
+  let probability = bytes(model.get("_probability")), result = null, outline = null, working = null;
   let stroke = null, cursor = [w >> 1, h >> 1], cursorShown = false, corners = null, pinch = null, panning = null, localMessage = "";
   const pointers = new Map();
 
@@ -322,6 +322,7 @@ function render({ model, el }) {
       context.stroke(path);
     });
     if (view.outline) {
+      if (!outline) traceOutline();  // once a frame, however fast the pointer
       Object.assign(context, { strokeStyle: `rgb(${colours.hole})`, lineWidth: 1.5 * ratio * pixel });
       context.stroke(outline);
     }
@@ -370,7 +371,7 @@ function render({ model, el }) {
     drawer.querySelector("[data-act=outline]").checked = view.outline;
     proposalSaid.textContent = model.get("proposal") ? `${model.get("proposal")} of ${model.get("_proposals")}` : "predicted";
   }
-  function refresh() { paintInk(); traceOutline(); say(); draw(); }
+  function refresh() { outline = null; paintInk(); say(); draw(); }
   function openDrawer(open) { drawer.hidden = !open; more.setAttribute("aria-expanded", open); }
   function choose(tool) { endCorners(false); view.tool = tool; say(); draw(); }
   function setRadius(value) { view.radius[edgeTool()] = Math.min(24, Math.max(0, value)); say(); draw(); }
@@ -421,7 +422,7 @@ function render({ model, el }) {
     const [a, b] = [last ?? point, point], side = radius + 1;
     paintInk([Math.max(0, Math.min(a[0], b[0]) - side), Math.max(0, Math.min(a[1], b[1]) - side),
       Math.min(w - 1, Math.max(a[0], b[0]) + side), Math.min(h - 1, Math.max(a[1], b[1]) + side)]);
-    if (stroke.tool === "mask" || stroke.tool === "unmask") traceOutline();
+    if (stroke.tool === "mask" || stroke.tool === "unmask") outline = null;
     draw();
   }
   function end(keep) {
