@@ -80,7 +80,7 @@ def edit(
     Args:
         photo: the photo: .jpg .png .webp .bmp. Unless it has the networks' size, place two rings on the eyes first.
         mask: a picture of the same size, white = hole, to begin with; the photo is then taken as it is, without the rings.
-        out: a new folder for the result (photo.png) and all that was drawn; by default PHOTO-edited.
+        out: a folder for the result (photo.png) and all that was drawn, by default PHOTO-edited; what it holds already goes on.
         weights: a folder of weights, or a name on the Hugging Face Hub; by default the shipped ones.
         invert_mask: black = hole, as Quick Draw masks have it.
         port: of this machine, where the page is served; 0 = any free one.
@@ -97,8 +97,8 @@ def edit(
     picture = read_photo(photo)
     hole = None if mask is None else as_mask(read_mask(mask, invert_mask), picture.shape[:2])
     folder = out or photo.with_name(f"{photo.stem}-edited")
-    if (folder / STATE).exists():
-        raise UsageError(f"{folder} holds an edited photo already; wanted another --out")
+    if hole is not None and (folder / STATE).exists():
+        raise UsageError(f"{folder} holds an edited photo with its hole already; wanted no --mask, or another --out")
     folder.mkdir(parents=True, exist_ok=True)
     server = EditorServer(picture, hole, Inpainter.from_pretrained(weights), folder, port)
     print(f"the editor is at {server.address}\nCtrl+C ends it", flush=True)

@@ -13,7 +13,8 @@ from helpers import shapes_photo
 from test_editor import Painter
 
 from edgeconnect_lite.editor import EdgeEditor
-from edgeconnect_lite.editor.serve import LONGEST, EditorServer
+from edgeconnect_lite.editor.serve import EYES, LONGEST, EditorServer
+from edgeconnect_lite.editor.widget import STATE, EditorNotSaved
 
 
 class SmallPainter(Painter):
@@ -181,3 +182,46 @@ def test_an_inpainter_that_fails_is_told(server):
     ask(server, "message", {"widget": "editor", "content": {"type": "do", "stroke": stroke([20, 20]), "at": 0}})
     status, said, _ = ask(server, "message", {"do": "save"})
     assert status == 400 and "the inpainter failed: broken" in said
+
+
+# what was kept goes on
+
+
+@pytest.mark.parametrize("sides", [(64, 64), (150, 220)])
+def test_it_goes_on_where_it_was_saved(tmp_path, sides):
+    photo = shapes_photo(*sides, 3)
+    first = serving(tmp_path, photo)
+    if "crop" in first.widgets:
+        first.widgets["crop"].eyes = ((80, 60), (120, 66))
+        first.hear({"do": "edit"})
+    editor = first.widgets["editor"]
+    editor.paint_mask([(20, 20), (40, 30)])
+    editor.line([(22, 22), (38, 28)])
+    editor.undo()
+    first.save()
+    second = serving(tmp_path, photo)
+    again = second.widgets["editor"]
+    assert again.strokes == editor.strokes and np.array_equal(again.result, editor.result)
+    assert np.array_equal(second.result(), first.result())
+    assert again.redo() and len(again.strokes) == 2
+    for server in (first, second):
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("broken", ["another photo", "eyes", "state"])
+def test_what_cannot_go_on_is_named(tmp_path, broken):
+    photo = shapes_photo(150, 220, 3)
+    server = serving(tmp_path, photo)
+    server.hear({"do": "edit"})
+    server.save()
+    server.shutdown()
+    server.server_close()
+    if broken == "eyes":
+        (tmp_path / EYES).write_text("[[1, 2], [1, 2]]")
+    if broken == "state":
+        (tmp_path / STATE).write_text("{")
+    other = shapes_photo(150, 220, 4) if broken == "another photo" else photo
+    message = {"another photo": "drawn on another photo", "eyes": "eyes.json: eyes are", "state": "editor.json"}[broken]
+    with pytest.raises(EditorNotSaved, match=message):
+        EditorServer(other, None, SmallPainter(), tmp_path)

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from edgeconnect_lite.editor.crop import CropTool
-from edgeconnect_lite.editor.widget import EdgeEditor
-from edgeconnect_lite.photos import write_picture
+from edgeconnect_lite.editor.widget import STATE, EdgeEditor, EditorNotSaved
+from edgeconnect_lite.photos import read_bytes, write_bytes, write_picture
 
 HERE = Path(__file__).parent
 LONGEST = 4 << 20  # bytes of a message
+EYES = "eyes.json"  # where the crop's handles stood
 FILES = {
     "": ("page.html", "text/html"),
     "editor.js": ("editor.js", "text/javascript"),
@@ -51,8 +52,9 @@ class EditorServer(ThreadingHTTPServer):
     """Serves one photo at `address` until it is shut down.
 
     photo: uint8 (H, W, 3). mask: bool (H, W), or None = nothing yet. inpainter: as for EdgeEditor. folder: where `save` keeps
-    the editor's state and, at the photo's own size, photo.png. port: 0 = any free one. A photo that is not the inpainter's
-    size is cropped first, unless a mask is given. Raises OSError where the port is taken.
+    the editor's state and, at the photo's own size, photo.png; where it holds a state of this photo already, that goes on.
+    port: 0 = any free one. A photo that is not the inpainter's size is cropped first, unless a mask is given. Raises OSError
+    where the port is taken, EditorNotSaved where the folder's state is broken or of another photo.
     """
 
     daemon_threads = True
@@ -63,7 +65,9 @@ class EditorServer(ThreadingHTTPServer):
         self.listeners: list[queue.Queue] = []
         self.lock = threading.Lock()
         self.widgets: dict[str, Any] = {}
-        if mask is None and photo.shape[:2] != (inpainter.size, inpainter.size):
+        if (folder / STATE).exists():
+            self.go_on()
+        elif mask is None and photo.shape[:2] != (inpainter.size, inpainter.size):
             self.add("crop", CropTool(photo, size=inpainter.size))
         else:
             self.edit(photo, np.zeros(photo.shape[:2], bool) if mask is None else mask)
@@ -71,6 +75,21 @@ class EditorServer(ThreadingHTTPServer):
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/{self.secret}/"
+
+    def go_on(self) -> None:
+        """Open what the folder holds."""
+        editor, photo = EdgeEditor.load(self.folder, self.inpainter), self.photo
+        if (self.folder / EYES).is_file():
+            try:
+                eyes = json.loads(read_bytes(self.folder / EYES))
+                crop = CropTool(photo, eyes, self.inpainter.size)
+            except ValueError as error:
+                raise EditorNotSaved(f"{self.folder / EYES}: {error}") from None
+            self.add("crop", crop)
+            photo = crop.crop
+        if not np.array_equal(photo, editor.photo):
+            raise EditorNotSaved(f"{self.folder} holds what was drawn on another photo; wanted another --out")
+        self.add("editor", editor)
 
     def edit(self, photo: np.ndarray, mask: np.ndarray) -> None:
         """Open the editor on the photo, or on the crop of it."""
@@ -107,6 +126,8 @@ class EditorServer(ThreadingHTTPServer):
         if "editor" not in self.widgets:
             return "nothing is edited yet"
         self.widgets["editor"].save(self.folder)
+        if "crop" in self.widgets:
+            write_bytes(self.folder / EYES, json.dumps(self.widgets["crop"].eyes).encode())
         write_picture(self.folder / "photo.png", self.result())
         return f"kept in {self.folder}: photo.png, and all that is needed to go on"
 
