@@ -86,6 +86,7 @@ def edit(
         port: of this machine, where the page is served; 0 = any free one.
         browser: open the page; else its address is printed alone.
     """
+    import signal
     import webbrowser
 
     from edgeconnect_lite.editor.serve import EditorServer
@@ -104,6 +105,7 @@ def edit(
     print(f"the editor is at {server.address}\nCtrl+C ends it", flush=True)
     if browser:
         webbrowser.open(server.address)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a closed terminal or a stopped session saves too
     try:
         server.serve_forever()
     except KeyboardInterrupt:

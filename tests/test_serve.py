@@ -97,7 +97,7 @@ def test_strokes_come_in_and_changes_go_out(server):
     events = [told.get_nowait() for _ in range(told.qsize())]
     seen = {name for event in events for name in event.get("state", {})}
     assert {"_probability", "_result", "busy", "threshold"} <= seen <= set(EdgeEditor.class_own_traits())
-    assert [event["content"]["type"] for event in events if "content" in event] == ["undo"]
+    assert [event["content"]["type"] for event in events if "content" in event] == ["do", "undo"]
 
 
 def test_a_page_hears_what_happens(server):

@@ -38,14 +38,14 @@ function render({ model, el }) {
     return node;
   });
   const frame = make("div", { className: "ee-frame" }, stage, ...handles);
-  const keep = (on) => frame.toggleAttribute("data-lm-suppress-shortcuts", on);
-  keep(true);  // as in editor.js
+  const keep = (on) => handles.forEach((node) => node.toggleAttribute("data-lm-suppress-shortcuts", on));
+  keep(true);
   window.addEventListener("keydown", ({ ctrlKey, metaKey, key }) => keep(!((ctrlKey || metaKey) && /^s$/i.test(key))), { ...listen, capture: true });
   const alert = make("div", { className: "ee-alert" });
   alert.setAttribute("role", "alert");
   el.classList.add("edge-editor");
   el.replaceChildren(make("div", { className: "ee-panes" }, frame, crop),
-    make("div", { className: "ee-foot", textContent: "Drag the rings onto the eyes. Right: what the networks will see; the eyes belong on the two crosses." }), alert);
+    make("div", { className: "ee-foot", textContent: "Drag the rings onto the eyes. Right: what the networks will see; the eyes belong on the crosses." }), alert);
 
   let eyes = model.get("_eyes").map((eye) => [...eye]);
   function draw() {
@@ -53,7 +53,7 @@ function render({ model, el }) {
     big.setTransform(scale * ratio * (w / tw), 0, 0, scale * ratio * (h / th), 0, 0);
     big.drawImage(photo, 0, 0);
     const side = CROP * ratio, wanted = model.get("_eyes_at").map(([x, y]) => [x * side, y * side]);
-    const [a, b, e, f] = similarity(eyes, wanted);
+    const [a, b, e, f] = similarity([...eyes].sort(([x], [y]) => x - y), wanted);
     small.setTransform(1, 0, 0, 1, 0, 0);
     small.fillStyle = "#888";
     small.fillRect(0, 0, side, side);

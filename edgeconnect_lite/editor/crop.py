@@ -3,7 +3,6 @@
 Two handles on the eyes decide a similarity transform (turn, scale, move); the widget shows what the networks will see.
 """
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ CLOSEST = 2.0  # px between two eyes
 def similarity(eyes: Any, size: int = 128) -> np.ndarray:
     """The transform, float64 (2, 3), that takes photo coordinates to a crop of `size` px whose eyes lie where the faces' do.
 
-    eyes: ((x, y), (x, y)) in px of the photo, the left one in the picture first. Raises ValueError.
+    eyes: ((x, y), (x, y)) in px of the photo; the one farther left in the picture is the left one. Raises ValueError.
     """
     given: Any
     try:
@@ -38,7 +37,7 @@ def similarity(eyes: Any, size: int = 128) -> np.ndarray:
         given = np.empty(0)
     if given.shape != (2, 2) or not np.isfinite(given).all() or np.linalg.norm(given[1] - given[0]) < CLOSEST:
         raise ValueError(f"eyes are {str(eyes)[:80]}; wanted two (x, y), in px, at least {CLOSEST:g} px apart")
-    a, b = (complex(x, y) for x, y in given.tolist())
+    a, b = (complex(x, y) for x, y in sorted(given.tolist()))
     wanted_a, wanted_b = (complex(x, y) * size / 128 for x, y in EYES_AT)
     turn = (wanted_b - wanted_a) / (b - a)  # a complex number turns and scales
     move = wanted_a - turn * a
@@ -65,7 +64,7 @@ class CropTool(anywidget.AnyWidget):
     """Place two handles on the eyes; `crop` is what the networks should be given, `paste` brings a result back.
 
     photo: as for photos.as_photo, of any size. size: px of the crop.
-    eyes: ((x, y), (x, y)) in px of the photo, the left one in the picture first; may be set.
+    eyes: ((x, y), (x, y)) in px of the photo, in either order; may be set.
     """
 
     _esm = HERE / "crop.js"
@@ -78,7 +77,7 @@ class CropTool(anywidget.AnyWidget):
     message = t.Unicode("").tag(sync=True)
 
     def __init__(self, photo: np.ndarray, eyes: Any = None, size: int = 128):
-        self._picture, self.size, self._lock = as_photo(photo), size, threading.Lock()
+        self._picture, self.size = as_photo(photo), size
         height, width = self._picture.shape[:2]
         shown = self._picture
         if max(height, width) > SHOWN:

@@ -1,5 +1,5 @@
-// The editor's front end: no dependencies, no build step, no network. The rules of strokes.py once more (their exports are
-// compared with Python's pixel by pixel), then the store that all views of one editor share, then the view.
+// The editor's front end, without dependencies. The rules of strokes.py once more (compared with Python's pixel by pixel), then
+// the store that all views of one editor share, then the view.
 
 // ----- strokes: the same pixels as strokes.py -----
 
@@ -22,11 +22,25 @@ function disc(x, y, radius, w, h, visit) {
       if (16 * ((i - x) ** 2 + (j - y) ** 2) <= limit) visit(j * w + i);
 }
 
+const nears = new WeakMap();
+
+/** The hole and all pixels within 2 px of it, kept for each mask; working: the mask may have changed. */
+export function nearHole(mask, w, h, working) {
+  if (!working && nears.has(mask)) return nears.get(mask);
+  const near = new Uint8Array(w * h);
+  mask.forEach((v, k) => {
+    const x = k % w, y = (k - x) / w;
+    if (v) for (let j = Math.max(0, y - 2); j < Math.min(h, y + 3); j++) near.fill(1, j * w + Math.max(0, x - 2), j * w + Math.min(w, x + 3));
+  });
+  nears.set(mask, near);
+  return near;
+}
+
 /** Change layers ({mask, touched}, owned by the caller) along one step of a path: from point a to b, with b's radius. */
 export function paintStep(layers, tool, a, b, radius, w, h) {
   const value = tool === "pen" ? DRAWN : ERASED;
-  const visit = tool === "mask" || tool === "unmask" ? (k) => { layers.mask[k] = tool === "mask" ? 1 : 0; }
-    : (k) => { if (layers.mask[k]) layers.touched[k] = value; };
+  const hole = tool === "mask" || tool === "unmask", near = hole ? null : nearHole(layers.mask, w, h);
+  const visit = hole ? (k) => { layers.mask[k] = tool === "mask" ? 1 : 0; } : (k) => { if (near[k]) layers.touched[k] = value; };
   const at = (x, y) => disc(x, y, radius, w, h, visit);
   if (a) walk(a, b, at); else at(...b);
 }
@@ -57,11 +71,12 @@ export function applyStroke({ mask, touched }, stroke, w, h) {
     });
     return layers;
   }
-  if (tool === "clear") return { mask, touched: touched.map((v, k) => (mask[k] ? ERASED : v)) };
   if (tool === "reset") return { mask, touched: new Uint8Array(touched.length) };
+  const near = nearHole(mask, w, h);
+  if (tool === "clear") return { mask, touched: touched.map((v, k) => (near[k] ? ERASED : v)) };
   const given = unpackBits(stroke.bits, w * h);
   if (tool === "hole") return { mask: given, touched };
-  return { mask, touched: touched.map((v, k) => (mask[k] ? (given[k] ? DRAWN : ERASED) : v)) };
+  return { mask, touched: touched.map((v, k) => (near[k] ? (given[k] ? DRAWN : ERASED) : v)) };
 }
 
 export class History {
@@ -82,9 +97,9 @@ export class History {
     const after = applyStroke(this.layers, stroke, this.w, this.h);
     this.strokes.length = this.position;
     this.strokes.push(stroke);
-    const last = ++this.position;
+    const last = ++this.position, recent = Math.max(4, Math.min(RECENT, Math.floor(2 ** 20 / (this.w * this.h))));
     for (const n of [...this.kept.keys()])
-      if (n >= last || (n <= last - RECENT && n % APART)) this.kept.delete(n);
+      if (n >= last || (n <= last - recent && n % APART)) this.kept.delete(n);
     this.kept.set(last, after);
   }
   undo() { if (this.position) this.position--; }
@@ -101,27 +116,31 @@ class Store extends EventTarget {
     super();
     [this.h, this.w] = model.get("_shape");
     this.model = model;
+    this.name = Math.random().toString(36);  // so that it knows its own acts when the kernel passes them on
     this.take(model.get("_history"));
     this.received = (message) => this.receive(message);
     model.on("msg:custom", this.received);
   }
   close() { this.model.off("msg:custom", this.received); }
-  take({ hole, strokes, position }) {
+  take({ hole, strokes, position, acts }) {
+    this.acts = acts;
     this.history = new History(unpackBits(hole, this.w * this.h), this.w, this.h);
     strokes.forEach((stroke) => this.history.do(stroke));
     this.history.position = position;
   }
   receive(message) {  // what Python did, or what holds there
+    if (message.from === this.name) return;
     if (message.type === "history") this.take(message);
-    else if (message.at === this.history.position) this.history[message.type](message.stroke);
-    else return;
+    else if (message.at === this.acts) { this.history[message.type](message.stroke); this.acts++; }
+    else return;  // both at once: the kernel will say what holds
     this.dispatchEvent(new Event("change"));
   }
   act(type, stroke) {
-    const at = this.history.position;
+    const before = this.history.position, message = { type, at: this.acts, from: this.name };
     this.history[type](stroke);
-    if (at === this.history.position) return;
-    this.model.send(stroke ? { type, stroke, at } : { type, at });
+    if (before === this.history.position) return;
+    this.acts++;
+    this.model.send(stroke ? { ...message, stroke } : message);
     this.dispatchEvent(new Event("change"));
   }
 }
@@ -177,7 +196,7 @@ function render({ model, el }) {
     before: false, zoom: 1, x: 0, y: 0, pane: 320 };
   const photo = pictureOf(bytes(model.get("_photo")), w, h);
   const ink = make("canvas", { width: w, height: h }), inkContext = ink.getContext("2d");
-  let probability = bytes(model.get("_probability")), result = null, outline = null, working = null;
+  let probability = bytes(model.get("_probability")), predicted = null, result = null, outline = null, working = null;
   let stroke = null, cursor = [w >> 1, h >> 1], cursorShown = false, corners = null, pinch = null, panning = null, localMessage = "";
   const pointers = new Map();
 
@@ -216,32 +235,33 @@ function render({ model, el }) {
     return node;
   };
   const tools = Object.fromEntries([
-    ["pen", "Draw", "Draw edges (B)"], ["eraser", "Erase", "Erase edges (E)"], ["mask", "Grow hole", "Paint the hole (M)"],
-    ["unmask", "Shrink hole", "Give the photo back (N)"], ["line", "Line", "Straight line (L)"],
+    ["pen", "Draw", "Draw edges (B)"], ["eraser", "Erase", "Erase edges (E)"], ["mask", "Grow hole", "Grow hole: paint what is to be filled (M)"],
+    ["unmask", "Shrink hole", "Shrink hole: give the photo back (N)"], ["line", "Line", "Straight line (L)"],
     ["polyline", "Polyline", "Polyline: click its corners, Enter or double click ends it (P)"],
   ].map(([name, label, title]) => [name, button(name, label, title, () => choose(name), false)]));
-  const size = range("size", "Size of the brush, in px ( [ and ] )", 0, 24, 1, (value) => setRadius(value));
+  const size = range("size", "size of the brush, in px ( [ and ] )", 0, 24, 1, (value) => setRadius(value));
   const sizeSaid = make("output", { className: "ee-number" });
   const undo = button("undo", "", "Undo (Ctrl+Z)", () => store.act("undo"));
   const redo = button("redo", "", "Redo (Ctrl+Shift+Z)", () => store.act("redo"));
   const proposalSaid = make("output", { className: "ee-number" });
   const proposals = model.get("_proposals") && group("Proposals of stage 1",
     button("previous", "", "Previous proposal (,)", () => propose(-1)), proposalSaid, button("next", "", "Next proposal (.)", () => propose(1)));
-  const compare = paints && button("compare", "Before", "Hold to see the photo (hold C)", null, false);
+  const compare = paints && button("compare", "Before", "Before: hold to see the photo (hold C)", null, false);
   const more = button("more", "", "More tools", () => openDrawer(drawer.hidden));
   more.setAttribute("aria-expanded", "false");
   const bar = make("div", { className: "ee-bar" }, group("Edges", tools.pen, tools.eraser), group("Hole", tools.mask, tools.unmask),
     make("label", { className: "ee-group" }, "size", size, sizeSaid), group("History", undo, redo), ...[proposals, compare, more].filter(Boolean));
   bar.setAttribute("role", "toolbar");
   bar.setAttribute("aria-label", "Edge editor");
-  const confidence = range("confidence", "How sure stage 1 must be of an edge that is shown", 1, 255, 1, (value) => tell("threshold", value));
-  const opacity = range("opacity", "Opacity of the photo", 0, 1, 0.05, (value) => { view.opacity = value; draw(); });
+  const confidence = range("confidence", "Confidence: how sure stage 1 must be of an edge that is shown", 1, 255, 1, (value) => tell("threshold", value));
+  const confidenceSaid = make("output", { className: "ee-number" });
+  const opacity = range("opacity", "Photo: its opacity", 0, 1, 0.05, (value) => { view.opacity = value; draw(); });
   const file = make("input", { type: "file", accept: "image/png,image/*", hidden: true });
   const drawer = make("div", { className: "ee-drawer", hidden: true },
     group("Lines", tools.line, tools.polyline),
     group("All edges of the hole", plain("clear", "Clear", "No edge in the hole", () => store.act("do", { tool: "clear" })),
       plain("reset", "Reset", "Back to the predicted edges", () => store.act("do", { tool: "reset" }))),
-    make("label", { className: "ee-group" }, "confidence", confidence), make("label", { className: "ee-group" }, "photo", opacity),
+    make("label", { className: "ee-group" }, "confidence", confidence, confidenceSaid), make("label", { className: "ee-group" }, "photo", opacity),
     tick("outline", "outline", (on) => { view.outline = on; draw(); }),
     truth.length ? tick("truth", "true edges", (on) => { view.truth = on; paintInk(); draw(); }) : "",
     group("Zoom", plain("zoomout", "−", "Zoom out (-)", () => zoomBy(1 / 1.5)), plain("fit", "Fit", "Whole picture (0)", () => fit()),
@@ -251,8 +271,8 @@ function render({ model, el }) {
     group("Open a PNG", "open", plain("openedges", "edges", "Take the edges from a picture, white = edge", () => openFile("edges")),
       plain("openmask", "mask", "Take the hole from a picture, white = hole", () => openFile("hole"))), file,
     make("dl", { className: "ee-keys" }, ...KEYS.map(([key, what]) => make("div", {}, make("dt", { textContent: key }), make("dd", { textContent: what })))));
-  const legend = make("span", { className: "ee-legend" }, ...["known", "predicted", "drawn", "erased"].map((name) =>
-    make("span", {}, make("i", { style: `background: rgb(${colours[name]})` }), name)));
+  const legend = make("span", { className: "ee-legend" }, ...["known", "predicted", "drawn", "erased", "hole", ...(truth.length ? ["true"] : [])].map((name) =>
+    make("span", {}, make("i", { style: `background: rgb(${colours[name]})` }), name === "true" ? "true, missed" : name)));
   const status = make("output", { className: "ee-status" });
   const alert = make("div", { className: "ee-alert" });
   alert.setAttribute("role", "alert");
@@ -266,24 +286,36 @@ function render({ model, el }) {
   const shown = paints && pane("Result. Left and right arrow keys move the divider between the photo and the result.");
   if (shown) shown.setAttribute("role", "slider");
   const panes = make("div", { className: "ee-panes" }, ...[stage, shown].filter(Boolean));
-  const keep = (on) => { for (const node of [bar, drawer, panes]) node.toggleAttribute("data-lm-suppress-shortcuts", on); };
-  keep(true);  // or drawing keys would edit JupyterLab's cells; it sees keys first, on the document, and Ctrl+S is left to it
-  window.addEventListener("keydown", ({ ctrlKey, metaKey, key }) => keep(!((ctrlKey || metaKey) && /^s$/i.test(key))), { ...listen, capture: true });
   el.classList.add("edge-editor");
   el.replaceChildren(bar, drawer, panes, make("div", { className: "ee-foot" }, legend, status), alert);
+  const keep = (on) => { for (const node of el.querySelectorAll("button, canvas, input")) node.toggleAttribute("data-lm-suppress-shortcuts", on); };
+  keep(true);  // or drawing keys would edit JupyterLab's cells: it looks at what has the focus first
+  window.addEventListener("keydown", ({ ctrlKey, metaKey, key }) => keep(!((ctrlKey || metaKey) && /^s$/i.test(key))),
+    { ...listen, capture: true });  // Ctrl+S is JupyterLab's
 
   // --- painting ---
   const layers = () => working ?? store.history.layers;
+  // where the hole is newer than the prediction no edge is shown, least of all what was there
+  const base = (mask, near, threshold = model.get("threshold")) => (k) => probability[k] >= threshold && (!near[k] || predicted[k]);
+  const isEdge = () => {
+    const { mask, touched } = store.history.layers, near = nearHole(mask, w, h), on = base(mask, near);
+    return (k) => (near[k] && touched[k] ? touched[k] === DRAWN : on(k));
+  };
+  const takeForecast = () => {
+    probability = bytes(model.get("_probability"));
+    predicted = nearHole(unpackBits(model.get("_forecast_hole"), w * h), w, h);
+  };
+  takeForecast();
   function paintInk([left, top, right, bottom] = [0, 0, w - 1, h - 1]) {
     if (right < left || bottom < top) return;
-    const { mask, touched } = layers(), threshold = model.get("threshold");
+    const { mask, touched } = layers(), near = nearHole(mask, w, h, working), on = base(mask, near);
     const image = inkContext.createImageData(right - left + 1, bottom - top + 1);
     for (let y = top, at = 0; y <= bottom; y++) for (let x = left; x <= right; x++, at += 4) {
-      const k = y * w + x, act = mask[k] ? touched[k] : UNTOUCHED, base = probability[k] >= threshold;
+      const k = y * w + x, act = near[k] ? touched[k] : UNTOUCHED;
       let colour = null, alpha = 255;
       if (act === DRAWN) colour = colours.drawn;
-      else if (act === ERASED) [colour, alpha] = base ? [colours.erased, 200] : [null, 0];
-      else if (base) colour = mask[k] ? colours.predicted : colours.known;
+      else if (act === ERASED) [colour, alpha] = on(k) ? [colours.erased, 200] : [null, 0];
+      else if (on(k)) colour = near[k] ? colours.predicted : colours.known;
       if (view.truth && truth[k] && !colour) [colour, alpha] = [colours.true, 230];
       if (!colour && mask[k]) [colour, alpha] = [colours.hole, 60];
       if (colour) image.data.set([...colour, alpha], at);
@@ -354,9 +386,9 @@ function render({ model, el }) {
   const edgeTool = () => ["line", "polyline"].includes(view.tool) ? "pen" : view.tool;
   const radiusNow = () => view.radius[edgeTool()];
   function say() {
-    const { history } = store, { mask, touched } = history.layers, threshold = model.get("threshold");
+    const { history } = store, { mask } = history.layers, threshold = model.get("threshold"), on = isEdge();
     let count = 0;
-    for (let k = 0; k < w * h; k++) if (mask[k] && (touched[k] || (probability[k] >= threshold ? DRAWN : ERASED)) === DRAWN) count++;
+    for (let k = 0; k < w * h; k++) if (mask[k] && on(k)) count++;
     status.textContent = `${count} edge pixels in the hole, ${history.position} stroke${history.position === 1 ? "" : "s"}` +
       (model.get("busy") ? ", painting" : "");
     panes.setAttribute("aria-busy", model.get("busy"));
@@ -366,7 +398,9 @@ function render({ model, el }) {
     for (const [name, node] of Object.entries(tools)) node.setAttribute("aria-pressed", view.tool === name);
     size.value = radiusNow();
     sizeSaid.textContent = `${2 * radiusNow() + 1} px`;
+    size.setAttribute("aria-valuetext", sizeSaid.textContent);
     confidence.value = threshold;
+    confidenceSaid.textContent = `p > ${(threshold / 256).toFixed(2)}`;
     opacity.value = view.opacity;
     drawer.querySelector("[data-act=outline]").checked = view.outline;
     proposalSaid.textContent = model.get("proposal") ? `${model.get("proposal")} of ${model.get("_proposals")}` : "predicted";
@@ -446,10 +480,16 @@ function render({ model, el }) {
     stage.focus({ preventScroll: true });
     try { stage.setPointerCapture(event.pointerId); } catch { /* a made-up pointer of a test */ }
     pointers.set(event.pointerId, event);
-    if (pointers.size === 2 && event.pointerType === "touch") { end(false); pinch = spread(); return; }
+    if (pointers.size === 2 && event.pointerType === "touch") {
+      end(false);
+      if (corners) corners = view.tool === "polyline" && corners.length > 1 ? corners.slice(0, -1) : null;
+      pinch = spread();
+      return;
+    }
     if (pointers.size > 1) return;
     if (event.button === 1) { panning = place(event); return; }
     if (event.button !== 0 && event.button !== 5) return;
+    end(true);  // what the keyboard began
     cursor = pixelAt(event);
     const tool = event.button === 5 ? "eraser" : view.tool;  // 5: the other end of a pen
     if (tool === "polyline") { corners = [...(corners ?? []), cursor.map(near)]; draw(); return; }
@@ -509,12 +549,12 @@ function render({ model, el }) {
   // --- keys ---
   const held = (on) => { view.before = on; compare?.setAttribute("aria-pressed", on); draw(); };
   el.addEventListener("keydown", (event) => {
-    if (event.target.matches("input")) return;
-    const key = event.key.toLowerCase(), command = event.ctrlKey || event.metaKey;
+    const key = event.key.toLowerCase(), other = event.getModifierState("AltGraph"), command = !other && (event.ctrlKey || event.metaKey);
+    if (event.target.matches("input") && /^(arrow|home|end|page| )/.test(key)) return;  // a slider's own
     const letters = { b: "pen", e: "eraser", m: "mask", n: "unmask", l: "line", p: "polyline" };
     if (command && key === "z") store.act(event.shiftKey ? "redo" : "undo");
     else if (command && key === "y") store.act("redo");
-    else if (command || event.altKey) return;  // save, copy, ... are not ours
+    else if (command || (event.altKey && !other)) return;  // save, copy, ... are not ours
     else if (letters[key]) choose(letters[key]);
     else if (key === "[" || key === "]") setRadius(radiusNow() + (key === "]" ? 1 : -1));
     else if (key === "," || key === ".") propose(key === "." ? 1 : -1);
@@ -525,6 +565,9 @@ function render({ model, el }) {
     else if (key === "escape" && (stroke || corners)) { end(false); endCorners(false); }
     else if (event.target === shown && (key === "arrowleft" || key === "arrowright")) {
       view.divider = Math.min(1, Math.max(0, view.divider + (key === "arrowright" ? 0.05 : -0.05)));
+      draw();
+    } else if (event.target === shown && (key === "home" || key === "end")) {
+      view.divider = key === "end" ? 1 : 0;
       draw();
     } else if (event.target === stage && byHand(event, key)) { /* done */ }
     else return;  // Tab and all others go through
@@ -574,12 +617,10 @@ function render({ model, el }) {
 
   // --- files ---
   function savePng(what) {
-    const { mask, touched } = store.history.layers, threshold = model.get("threshold"), rgb = new Uint8Array(3 * w * h);
+    const { mask } = store.history.layers, edge = isEdge(), rgb = new Uint8Array(3 * w * h);
     if (what === "result" && !result) return complain("there is no result yet");
     for (let k = 0; k < w * h; k++) {
-      const act = mask[k] ? touched[k] : UNTOUCHED;
-      const on = what === "mask" ? mask[k] : act ? act === DRAWN : probability[k] >= threshold;
-      rgb.fill(on ? 255 : 0, 3 * k, 3 * k + 3);
+      rgb.fill((what === "mask" ? mask[k] : edge(k)) ? 255 : 0, 3 * k, 3 * k + 3);
     }
     (what === "result" ? result : pictureOf(rgb, w, h)).toBlob((blob) => {
       const link = make("a", { href: URL.createObjectURL(blob), download: `${what}.png` });
@@ -610,7 +651,7 @@ function render({ model, el }) {
     result = rgb.length ? pictureOf(rgb, w, h) : null;
     draw();
   };
-  const heard = { "change:_probability": () => { probability = bytes(model.get("_probability")); refresh(); }, "change:_result": takeResult,
+  const heard = { "change:_probability": () => { takeForecast(); refresh(); }, "change:_result": takeResult,
     "change:threshold": refresh, "change:proposal": say, "change:message": say, "change:busy": say };
   for (const [name, act] of Object.entries(heard)) model.on(name, act);
   store.addEventListener("change", () => { if (!stroke) refresh(); }, listen);

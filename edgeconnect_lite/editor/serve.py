@@ -119,7 +119,9 @@ class EditorServer(ThreadingHTTPServer):
     def result(self) -> np.ndarray:
         """The photo at its own size with the result in its hole."""
         editor, crop = self.widgets["editor"], self.widgets.get("crop")
-        return editor.result if crop is None else crop.paste(editor.result, editor.mask)
+        with editor._changed:  # both of one moment
+            result, mask = editor.result, editor.mask
+        return result if crop is None else crop.paste(result, mask)
 
     def save(self) -> str:
         """Keep the editor's state and the result. Returns what to say."""

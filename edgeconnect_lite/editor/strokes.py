@@ -7,6 +7,7 @@ A stroke is a dict that JSON can hold:
     {"tool": "reset"}                     the prediction again, nothing drawn or erased
     {"tool": "edges" | "hole", "bits": ...}   a whole map, from an imported picture (pack_bits)
 
+Edges are drawn and erased in the hole and within 2 px of it (edges.near_hole), where they are predicted, not known.
 x counts columns, y rows, both whole pixels; radius is in px, one number or one a point (pen pressure); 0 draws one pixel.
 editor.js holds the same rules: both sides paint the same pixels, which the tests compare.
 """
@@ -19,6 +20,8 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+
+from edgeconnect_lite.edges import near_hole
 
 UNTOUCHED, DRAWN, ERASED = 0, 1, 2  # what a person did to a pixel's edge
 PATHS = ("pen", "eraser", "mask", "unmask")
@@ -35,7 +38,7 @@ class Layers(NamedTuple):
     """What the strokes change."""
 
     mask: np.ndarray  # bool (H, W), True = hole
-    touched: np.ndarray  # uint8 (H, W): UNTOUCHED, DRAWN, ERASED; counts in the hole alone
+    touched: np.ndarray  # uint8 (H, W): UNTOUCHED, DRAWN, ERASED; counts near the hole alone
 
 
 def check_stroke(stroke: Any, shape: tuple[int, int]) -> dict[str, Any]:
@@ -130,31 +133,33 @@ def raster(points: Iterable, radius: int | list[int], shape: tuple[int, int]) ->
 
 
 def apply_stroke(layers: Layers, stroke: dict[str, Any]) -> Layers:
-    """The layers after one checked stroke. Edges are drawn and erased in the hole alone."""
+    """The layers after one checked stroke. Edges are drawn and erased near the hole alone."""
     mask, touched = layers
     tool, shape = stroke["tool"], mask.shape
     if tool in PATHS:
         covered = raster(stroke["points"], stroke["radius"], shape)
         if tool in ("mask", "unmask"):
             return Layers(mask | covered if tool == "mask" else mask & ~covered, touched)
-        return Layers(mask, np.where(covered & mask, np.uint8(DRAWN if tool == "pen" else ERASED), touched))
+        return Layers(mask, np.where(covered & near_hole(mask), np.uint8(DRAWN if tool == "pen" else ERASED), touched))
     if tool == "clear":
-        return Layers(mask, np.where(mask, np.uint8(ERASED), touched))
+        return Layers(mask, np.where(near_hole(mask), np.uint8(ERASED), touched))
     if tool == "reset":
         return Layers(mask, np.zeros_like(touched))
     given = unpack_bits(stroke["bits"], shape)
     if tool == "hole":
         return Layers(given, touched)
-    return Layers(mask, np.where(mask, np.where(given, np.uint8(DRAWN), np.uint8(ERASED)), touched))
+    return Layers(mask, np.where(near_hole(mask), np.where(given, np.uint8(DRAWN), np.uint8(ERASED)), touched))
 
 
 class History:
     """Strokes on top of a first mask, with undo and redo across both layers.
 
-    The layers are kept after each of the last RECENT strokes and after every APARTth; what lies between is drawn again.
+    The layers are kept after each of the last RECENT strokes (fewer for large pictures) and after every APARTth; what lies
+    between is drawn again.
     """
 
     RECENT, APART = 64, 50
+    ROOM = 1 << 20  # px of all recent layers together, or a few layers
 
     def __init__(self, mask: np.ndarray):
         self.strokes: list[dict[str, Any]] = []  # done ones, then undone ones
@@ -187,8 +192,8 @@ class History:
         del self.strokes[self.position :]
         self.strokes.append(stroke)
         self.position += 1
-        last = self.position
-        kept = (n for n in self._kept if n < last and (n > last - self.RECENT or n % self.APART == 0))
+        last, recent = self.position, max(4, min(self.RECENT, self.ROOM // max(1, self.first.mask.size)))
+        kept = (n for n in self._kept if n < last and (n > last - recent or n % self.APART == 0))
         self._kept = {n: self._kept[n] for n in kept} | {last: after}
         return stroke
 
@@ -204,6 +209,6 @@ class History:
 
 
 def edited_edges(base: np.ndarray, layers: Layers) -> np.ndarray:
-    """The edge map: base, and on top of it what a person drew and erased in the hole. All (H, W). Returns bool."""
-    in_hole = np.where(layers.mask, layers.touched, UNTOUCHED)
-    return np.where(in_hole == DRAWN, True, np.where(in_hole == ERASED, False, base))
+    """The edge map: base, and on top of it what a person drew and erased near the hole. All (H, W). Returns bool."""
+    touched = np.where(near_hole(layers.mask), layers.touched, UNTOUCHED)
+    return np.where(touched == DRAWN, True, np.where(touched == ERASED, False, base))

@@ -18,10 +18,21 @@ from typing import Any
 import anywidget
 import cv2
 import numpy as np
+import torch
 import traitlets as t
 
-from edgeconnect_lite.edges import known_edges, merge_edges
-from edgeconnect_lite.editor.strokes import BadStroke, History, check_stroke, edited_edges, pack_bits, unpack_bits
+from edgeconnect_lite.canny import crest
+from edgeconnect_lite.edges import known_edges, merge_edges, near_hole
+from edgeconnect_lite.editor.strokes import (
+    DRAWN,
+    ERASED,
+    BadStroke,
+    History,
+    check_stroke,
+    edited_edges,
+    pack_bits,
+    unpack_bits,
+)
 from edgeconnect_lite.masks import as_mask
 from edgeconnect_lite.photos import as_photo, read_bytes, write_bytes, write_picture
 
@@ -50,6 +61,13 @@ def middle(steps: np.ndarray) -> np.ndarray:
     return ((steps.astype(np.float32) + 0.5) / 256).astype(np.float32)
 
 
+def lines_of(probability: np.ndarray) -> np.ndarray:
+    """A map (H, W) in which what is unsure, at most one half, counts on the crests of lines alone: thin at any threshold."""
+    probability = np.asarray(probability, np.float32)
+    on_crest = crest(torch.tensor(probability)[None, None])[0, 0].numpy() > 0
+    return np.where(on_crest | (probability > 0.5), probability, np.float32(0))
+
+
 class EdgeEditor(anywidget.AnyWidget):
     """Edit the edges of a photo's hole, and the hole. Shown as the last line of a notebook's cell.
 
@@ -70,6 +88,7 @@ class EdgeEditor(anywidget.AnyWidget):
     _photo = t.Bytes().tag(sync=True)
     _true = t.Bytes().tag(sync=True)  # empty: not given
     _history = t.Dict().tag(sync=True, to_json=lambda _, editor: editor._told_history())  # as it is when asked for
+    _forecast_hole = t.Unicode("").tag(sync=True)  # the hole that the probability was predicted for (pack_bits)
     _probability = t.Bytes().tag(sync=True)
     _result = t.Bytes().tag(sync=True)  # RGB, empty: none
     _colours = t.Dict(COLOURS).tag(sync=True)
@@ -92,6 +111,7 @@ class EdgeEditor(anywidget.AnyWidget):
         self._history_of, self._inpainter = History(first), inpainter
         self._changed, self._wanted, self._ready = threading.Condition(threading.RLock()), 0, 0
         self._job_runs, self._error = False, None
+        self._acts, self._complaint = 0, ""  # of all windows and of Python; about what a front end said last
         self._forecast_of: tuple = ()  # the hole and the proposal of the probability
         self._painted_of: tuple = ()  # the hole and the edges of the result
         self._forecast, self._painted = np.zeros(first.shape, np.uint8), None
@@ -139,7 +159,7 @@ class EdgeEditor(anywidget.AnyWidget):
 
     @property
     def edges(self) -> np.ndarray:
-        """bool (H, W): known, predicted, drawn, less what was erased."""
+        """bool (H, W): known, predicted, drawn, less what was erased (near the hole: strokes.py)."""
         self.wait()
         return self._edges()
 
@@ -151,20 +171,32 @@ class EdgeEditor(anywidget.AnyWidget):
 
     @property
     def strokes(self) -> list[dict[str, Any]]:
-        """What was done, oldest first: the list that replay takes and JSON can hold."""
+        """What was done, oldest first: the list that replay takes and JSON can hold.
+
+        Replayed on the same photo and first hole, with the same inpainter, threshold and proposal, it gives the same pixels.
+        """
         return self._history_of.done
 
     def _edges(self) -> np.ndarray:
-        return edited_edges(self._forecast >= self.threshold, self._history_of.layers)
+        layers = self._history_of.layers
+        base = self._forecast >= self.threshold
+        if not _same(
+            self._forecast_of, (layers.mask, self.proposal)
+        ):  # stage 1 has not answered: no look into the new hole
+            base = known_edges(self._picture, layers.mask)
+        return edited_edges(base, layers)
 
     # ----- a person's hand, in Python -----
 
     def line(self, points: Iterable, radius: int | list[int] = 0) -> None:
-        """Draw edges in the hole along (x, y), (x, y), ..., in whole px from the left and from the top."""
+        """Draw edges near the hole along (x, y), (x, y), ..., in whole px from the left and from the top.
+
+        radius: px, 0 to 64, one number or one a point. Raises BadStroke, as all of these do.
+        """
         self._do({"tool": "pen", "points": _listed(points), "radius": radius})
 
     def erase(self, points: Iterable, radius: int | list[int] = 2) -> None:
-        """Erase edges in the hole along the points."""
+        """Erase edges near the hole along the points."""
         self._do({"tool": "eraser", "points": _listed(points), "radius": radius})
 
     def paint_mask(self, points: Iterable, radius: int | list[int] = 6) -> None:
@@ -176,7 +208,7 @@ class EdgeEditor(anywidget.AnyWidget):
         self._do({"tool": "unmask", "points": _listed(points), "radius": radius})
 
     def clear(self) -> None:
-        """No edge in the hole."""
+        """No edge near the hole."""
         self._do({"tool": "clear"})
 
     def reset(self) -> None:
@@ -205,50 +237,67 @@ class EdgeEditor(anywidget.AnyWidget):
         with self._changed:
             for stroke in checked:
                 self._history_of.do(stroke)
+            self._acts += len(checked)
             self._tell_history()
         self._touch()
 
     def _do(self, stroke: dict[str, Any]) -> None:
         with self._changed:
-            at = self._history_of.position
-            self.send({"type": "do", "stroke": self._history_of.do(stroke), "at": at})
+            self._pass_on("do", self._history_of.do(stroke))
         self._touch()
 
     def _step(self, way: str) -> bool:
         with self._changed:
-            at = self._history_of.position
             if moved := getattr(self._history_of, way)():
-                self.send({"type": way, "at": at})
+                self._pass_on(way)
         if moved:
             self._touch()
         return moved
+
+    def _pass_on(self, kind: str, stroke: dict[str, Any] | None = None, sender: Any = None) -> None:
+        """Tell all windows of one act; `sender`, which has done it, leaves it alone."""
+        self.send({"type": kind, "at": self._acts, "from": sender} | ({} if stroke is None else {"stroke": stroke}))
+        self._acts += 1
 
     # ----- the front end -----
 
     def _told_history(self) -> dict[str, Any]:
         history = self._history_of
-        return {"hole": pack_bits(history.first.mask), "strokes": history.strokes, "position": history.position}
+        return {"hole": pack_bits(history.first.mask), "strokes": history.strokes, "position": history.position,
+                "acts": self._acts}  # fmt: skip
 
     def _tell_history(self) -> None:
         self.send({"type": "history", **self._told_history()})
 
     def _receive(self, _: Any, content: Any, buffers: Any) -> None:
-        """A message of the front end: a stroke, undo, or redo, and how many strokes it knew before."""
-        kind = content.get("type") if isinstance(content, dict) else None
+        """A message of the front end: a stroke, undo, or redo, and how many acts it knew before."""
+        told: dict = content if isinstance(content, dict) else {}
+        kind, stroke = told.get("type"), None
         with self._changed:
-            agrees = isinstance(content, dict) and content.get("at") == self._history_of.position
+            agrees = told.get("at") == self._acts
             try:
                 if kind == "do":
-                    self._history_of.do(content.get("stroke"))
-                elif kind in ("undo", "redo"):
-                    getattr(self._history_of, kind)()
-                else:
+                    stroke = self._history_of.do(told.get("stroke"))
+                elif kind not in ("undo", "redo"):
                     raise BadStroke(f"a message is of type {str(kind)[:40]!r}; wanted do, undo or redo")
-            except BadStroke as error:
-                self.message, agrees = str(error), False
-            if not agrees:  # another window drew meanwhile, or the stroke was bad: all take what holds here
+                elif not getattr(self._history_of, kind)():
+                    agrees = False
+            except (BadStroke, RecursionError) as error:
+                self._complain(str(error))
+                self._tell_history()
+                return
+            self._complaint = ""
+            if agrees:
+                sender = told.get("from")
+                self._pass_on(kind, stroke, sender if isinstance(sender, str) else None)
+            else:  # another window drew meanwhile: all take what holds here
+                self._acts += 1
                 self._tell_history()
         self._touch()
+
+    def _complain(self, about: str) -> None:
+        """Show what was wrong with what a front end said, until it says something better."""
+        self._complaint = self.message = about
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """What the front end may set, checked; anything else is left alone."""
@@ -257,7 +306,8 @@ class EdgeEditor(anywidget.AnyWidget):
                 try:
                     super().set_state({name: sync_data[name]})
                 except t.TraitError as error:
-                    self.message = str(error)
+                    self._complain(str(error))
+                    self.send_state(name)  # its slider goes back
 
     # ----- the networks, off the drawing path -----
 
@@ -281,7 +331,7 @@ class EdgeEditor(anywidget.AnyWidget):
                 error = caught
             with self._changed:
                 self._error, self._ready = error, number
-                self.message = "" if error is None else f"{type(error).__name__}: {error}"
+                self.message = self._complaint if error is None else f"{type(error).__name__}: {error}"
                 self._job_runs = number != self._wanted
                 self._changed.notify_all()
                 if not self._job_runs:
@@ -318,6 +368,7 @@ class EdgeEditor(anywidget.AnyWidget):
 
     def _take_forecast(self, forecast: np.ndarray, mask: np.ndarray, proposal: int) -> None:
         self._forecast, self._forecast_of = forecast, (mask, proposal)
+        self._forecast_hole = pack_bits(mask)
         self._probability = forecast.tobytes()
 
     def _predict(self, mask: np.ndarray, proposal: int) -> np.ndarray:
@@ -328,8 +379,8 @@ class EdgeEditor(anywidget.AnyWidget):
             inside = np.zeros(mask.shape, np.float32) if self._given is None else self._given
             return merge_edges(known_edges(self._picture, mask), inside, mask).astype(np.float32)
         if proposal:
-            return self._inpainter.propose_edges(self._picture, mask, PROPOSALS)[proposal - 1]
-        return self._inpainter.predict_edges(self._picture, mask)
+            return lines_of(self._inpainter.propose_edges(self._picture, mask, PROPOSALS)[proposal - 1])
+        return lines_of(self._inpainter.predict_edges(self._picture, mask))
 
     def wait(self, seconds: float = 60.0) -> None:
         """Until the edges and the result are those of the strokes. Raises TimeoutError, or RuntimeError for the inpainter's."""
@@ -342,27 +393,31 @@ class EdgeEditor(anywidget.AnyWidget):
     # ----- kept -----
 
     def save(self, folder: str | Path) -> Path:
-        """Keep everything in a folder, which is made where it is not there: editor.json, from which load goes on, and
-        result.png, edges.png and mask.png for people. A killed save leaves the last one as it was."""
+        """Keep everything in a folder, which is made where it is not there: result.png, edges.png and mask.png for people, and
+        at last editor.json, from which load goes on. Each file is written whole or not at all, so a killed save leaves the
+        last editor.json as it was. Without a result for these edges there is no result.png."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(RuntimeError, TimeoutError):  # what was drawn is kept even where the inpainter fails
             self.wait()
         with self._changed:
+            layers, edges, painted = self._history_of.layers, self._edges(), self._painted
             planes = {"photo": self._picture}
-            current = (self._history_of.layers.mask, self.proposal)
-            planes |= {"probability": self._forecast} if _same(self._forecast_of, current) else {}
+            planes |= {"probability": self._forecast} if _same(self._forecast_of, (layers.mask, self.proposal)) else {}
             planes |= {} if self._truth is None else {"true_edges": self._truth.astype(np.uint8)}
             planes |= {} if self._given is None else {"given": quantise(self._given)}
             state = {
                 "version": STATE_VERSION, "threshold": self.threshold, "proposal": self.proposal,
                 "history": self._told_history(), "pictures": {name: _to_png(plane) for name, plane in planes.items()},
             }  # fmt: skip
-            pictures = {"mask": self.mask.astype(np.uint8) * 255, "edges": self._edges().astype(np.uint8) * 255}
-            pictures |= {} if self._painted is None else {"result": self._painted}
-        write_bytes(folder / STATE, json.dumps(state).encode())
+            is_current = painted is not None and _same(self._painted_of, (layers.mask, edges))
+        pictures = {"mask": layers.mask.astype(np.uint8) * 255, "edges": edges.astype(np.uint8) * 255}
+        pictures |= {"result": painted} if is_current else {}
+        if not is_current:
+            (folder / "result.png").unlink(missing_ok=True)
         for name, picture in pictures.items():
             write_picture(folder / f"{name}.png", picture)
+        write_bytes(folder / STATE, json.dumps(state).encode())
         return folder
 
     @classmethod
@@ -373,43 +428,66 @@ class EdgeEditor(anywidget.AnyWidget):
             raise EditorNotSaved(f"{path}: there is no saved editor")
         try:
             state = json.loads(read_bytes(path))
-            pictures = {name: _from_png(text) for name, text in state["pictures"].items()}
-            photo, history = pictures["photo"], state["history"]
-            first = unpack_bits(history["hole"], photo.shape[:2])
-            strokes = [check_stroke(stroke, first.shape) for stroke in history["strokes"]]
-            position, settings = history["position"], {name: state[name] for name in cls.FROM_THE_FRONT_END}
-            if state["version"] != STATE_VERSION or position not in range(len(strokes) + 1):
-                raise ValueError(f"version {state['version']}, position {position}")
-        except (AttributeError, KeyError, TypeError, ValueError, cv2.error) as error:
+            editor = cls._from_state(state)
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, t.TraitError, cv2.error) as error:
             raise EditorNotSaved(
                 f"{path}: not an editor's state, or broken ({type(error).__name__}: {error})"
             ) from None
-        given, truth = (pictures.get(name) for name in ("given", "true_edges"))
-        editor = cls(
-            photo, first, inpainter, None if given is None else middle(given),
-            None if truth is None else truth > 0,
-        )  # fmt: skip
-        for stroke in strokes:
-            editor._history_of.do(stroke)
-        editor._history_of.position = position
-        for name, value in settings.items():
-            setattr(editor, name, value)
-        if "probability" in pictures:
-            with editor._changed:
-                editor._take_forecast(pictures["probability"], editor._history_of.layers.mask, editor.proposal)
+        editor.wait()
+        with editor._changed:
+            if "probability" not in state["pictures"]:
+                editor._forecast_of = ()
+            editor._inpainter, editor._paints = inpainter, inpainter is not None
+            editor._proposals = PROPOSALS if hasattr(inpainter, "propose_edges") else 0
+            editor._tell_history()  # the front end was opened on an empty one
         editor._touch()
+        return editor
+
+    @classmethod
+    def _from_state(cls, state: dict[str, Any]) -> "EdgeEditor":
+        """What save kept, without an inpainter: no network runs before all of it is in place."""
+        pictures = {name: _from_png(text) for name, text in state["pictures"].items()}
+        photo, history, position = pictures["photo"], state["history"], state["history"]["position"]
+        first, given, truth = (
+            unpack_bits(history["hole"], photo.shape[:2]),
+            pictures.get("given"),
+            pictures.get("true_edges"),
+        )
+        strokes = [check_stroke(stroke, first.shape) for stroke in history["strokes"]]
+        if state["version"] != STATE_VERSION or position not in range(len(strokes) + 1):
+            raise ValueError(f"version {state['version']}, position {position}")
+        forecast = pictures.get("probability")
+        if forecast is not None and forecast.shape != first.shape:
+            raise ValueError(f"a probability of shape {forecast.shape}; wanted {first.shape}")
+        editor = cls(photo, first, None, None if given is None else middle(given), None if truth is None else truth > 0)
+        with editor._changed:
+            for stroke in strokes:
+                editor._history_of.do(stroke)
+            editor._history_of.position = position
+            for name in cls.FROM_THE_FRONT_END:
+                setattr(editor, name, state[name])
+            if forecast is not None:
+                editor._take_forecast(forecast, editor._history_of.layers.mask, editor.proposal)
         return editor
 
     # ----- where no widget can be shown -----
 
     def preview(self, scale: int = 2) -> np.ndarray:
-        """Photo, hole and edges, and beside them the result: uint8 (scale H, scale W or 2 scale W, 3)."""
+        """Photo, hole and edges, and beside them the result: uint8 (scale H, scale W or 2 scale W, 3), of the strokes as they
+        are now. Raises as wait does."""
+        self.wait()
+        return self._drawn_now(scale)
+
+    def _drawn_now(self, scale: int) -> np.ndarray:
+        """What there is to see, without waiting."""
         with self._changed:
             layers, edges, painted = self._history_of.layers, self._edges(), self._painted
-        picture = (self._picture.astype(np.float32) + 255) / 2
+            base = self._forecast >= self.threshold
+        picture, near = (self._picture.astype(np.float32) + 255) / 2, near_hole(layers.mask)
         picture[layers.mask] = 0.75 * picture[layers.mask] + 0.25 * np.array(COLOURS["hole"])
-        drawn = layers.mask & (layers.touched == 1)
-        for name, where in (("known", ~layers.mask), ("predicted", layers.mask & ~drawn), ("drawn", drawn)):
+        drawn = near & (layers.touched == DRAWN)
+        picture[near & (layers.touched == ERASED) & base] = COLOURS["erased"]
+        for name, where in (("known", ~near), ("predicted", near & ~drawn), ("drawn", drawn)):
             picture[edges & where] = COLOURS[name]
         shown = [picture.astype(np.uint8)] + ([] if painted is None else [painted])
         return np.concatenate(shown, axis=1).repeat(scale, axis=0).repeat(scale, axis=1)
@@ -423,12 +501,12 @@ class EdgeEditor(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **options: Any) -> Any:
         with contextlib.suppress(RuntimeError, TimeoutError):  # the widget says what is wrong
             self.wait(10)
-        return shown_as(super()._repr_mimebundle_(**options), self.preview(), repr(self))
+        return shown_as(super()._repr_mimebundle_(**options), self._drawn_now(2), repr(self))
 
 
 def _listed(points: Iterable) -> list:
-    """Points as plain lists, for the checks of strokes.py."""
-    return np.asarray(list(points)).tolist()
+    """Points as lists, for the checks of strokes.py."""
+    return [np.asarray(point).tolist() for point in points]
 
 
 def _same(one: tuple, other: tuple) -> bool:

@@ -1,6 +1,7 @@
 """Checkers of lesson 08: mirrored strokes, a history with undo and redo, how much each stroke moved the hole."""
 
 import copy
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -26,6 +27,8 @@ def check_mirrored(mirrored: Callable) -> None:
         given == DRAWN, "the list that was given is another now; wanted: a copy that is changed, the given left alone"
     )
     require(isinstance(answer, list), f"came: {type(answer).__name__}; wanted: a list of strokes")
+
+    answer = json.loads(json.dumps(answer, default=lambda value: np.asarray(value).tolist()))  # arrays count as lists
 
     def turned(number: int, y: bool = False) -> list[dict]:
         at = [[[a, number - b] if y else [number - a, b] for a, b in stroke.get("points", [])] for stroke in DRAWN]
@@ -83,6 +86,7 @@ def check_strokes_held(strokes_held: Callable) -> None:
         if answer is None:
             return say(False)
         require(given == acts, f"{rule}: the list that was given is another now; wanted: left alone")
+        require(isinstance(answer, list | tuple), f"{rule}: came: {type(answer).__name__}; wanted: a list of strokes")
         wanted, named = _held(acts), {str(stroke): name for stroke, name in zip((a, b, c, d), "abcd", strict=True)}
         came = [named.get(str(stroke), str(stroke)) for stroke in answer]
         told = [named.get(str(act), act) for act in acts]
