@@ -1,5 +1,6 @@
-"""A JupyterLab of its own and a real browser, for the tests of this folder. Each wait has an end."""
+"""Jupyter servers of their own and a real browser, for the tests of this folder. Each wait has an end."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -35,16 +36,22 @@ SETTINGS = {
 }
 
 
-class Lab(NamedTuple):
-    """A running JupyterLab: its address, its token, the file that it logs to."""
+class Jupyter(NamedTuple):
+    """A running JupyterLab or Notebook 7: its address, its token, its folder, the file that it logs to, how it opens a file."""
 
     url: str
     token: str
+    root: Path
     log: Path
+    opens: str = "lab/tree"
 
     def open(self, page, notebook):
         """Open a notebook (a path below the server's folder) and wait until its kernel is idle."""
-        page.goto(f"{self.url}/lab/tree/{notebook}?token={self.token}&reset")
+        page.goto(f"{self.url}/{self.opens}/{notebook}?token={self.token}&reset")
+        self.ready(page)
+
+    def ready(self, page):
+        """Wait until the page shows a notebook whose kernel is idle."""
         page.wait_for_function("window.jupyterapp !== undefined")
         page.evaluate("async () => { await window.jupyterapp.restored }")
         page.wait_for_function(
@@ -77,15 +84,29 @@ def wait_until_it_answers(url, process, log):
                 return
         except OSError:
             time.sleep(0.2)
-    pytest.fail(f"JupyterLab does not answer; its log:\n{log.read_text()[-4000:]}")
+    pytest.fail(f"Jupyter does not answer; its log:\n{log.read_text()[-4000:]}")
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory):
-    """What `edgeconnect-lite lab` starts, with config, data, runtime, settings and workspaces of its own."""
-    folder = tmp_path_factory.mktemp("lab")
+@contextlib.contextmanager
+def ended_at_last(command, **options):
+    """A process that is ended, with all that it started, however the tests go."""
+    process = subprocess.Popen(command, start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def jupyter(command, root, folder):
+    """A server of the folder `root`, with config, data, runtime, settings and workspaces of its own in `folder`."""
     write_settings(folder / "settings")
-    port, token, log = free_port(), secrets.token_hex(16), folder / "lab.log"
+    port, token, log = free_port(), secrets.token_hex(16), folder / "jupyter.log"
     env = {
         **os.environ,
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
@@ -100,24 +121,44 @@ def lab(tmp_path_factory):
         "--ip=127.0.0.1",
         f"--port={port}",
         "--ServerApp.port_retries=0",
-        f"--ServerApp.root_dir={ROOT}",
+        f"--ServerApp.root_dir={root}",
         f"--IdentityProvider.token={token}",
         "--LabApp.expose_app_in_browser=True",
         "--LabApp.extension_manager=readonly",
+        "--JupyterNotebookApp.expose_app_in_browser=True",
     ]
-    command = [sys.executable, "-m", "edgeconnect_lite.cli", "lab", "--", *options]
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output, start_new_session=True)
-    try:
+    with (
+        log.open("w") as output,
+        ended_at_last([*command, *options], cwd=root, env=env, stdout=output, stderr=output) as process,
+    ):
         url = f"http://127.0.0.1:{port}"
         wait_until_it_answers(f"{url}/api/status?token={token}", process, log)
-        yield Lab(url, token, log)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)  # the server is the command's child
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        yield Jupyter(url, token, root, log)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """What `edgeconnect-lite lab` starts, in the checkout."""
+    command = [sys.executable, "-m", "edgeconnect_lite.cli", "lab", "--"]
+    with jupyter(command, ROOT, tmp_path_factory.mktemp("lab")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def notebook_server(tmp_path_factory):
+    """What `jupyter notebook` starts, which serves JupyterLab too, in a folder outside the checkout where tests may write."""
+    command = [sys.executable, "-m", "jupyter", "notebook", "--allow-root"]
+    with jupyter(command, tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("notebook")) as server:
+        yield server
+
+
+JUPYTERLAB, NOTEBOOK_7 = "lab/tree", "notebooks"  # where their pages are
+
+
+@pytest.fixture(scope="session", params=[JUPYTERLAB, NOTEBOOK_7], ids=["JupyterLab", "Notebook 7"])
+def front_end(request, notebook_server):
+    """Each program that opens notebooks."""
+    return notebook_server._replace(opens=request.param)
 
 
 @pytest.fixture(scope="session")
