@@ -10,7 +10,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 pip_options := $(if $(filter 1,$(CPU)),--extra-index-url https://download.pytorch.org/whl/cpu)
 ready := $(VENV)/.ready
 
-.PHONY: help demo lab test notebooks lint
+.PHONY: help demo lab test notebooks lint book
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,9 @@ notebooks: $(ready) ## execute the notebooks again and store their outputs
 lint: $(ready) ## ruff and pyright
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m pyright --pythonpath $(VENV)/bin/python
+
+book: $(ready) ## build the course as a site: docs/_build/html/index.html
+	$(VENV)/bin/python -m sphinx -q -E -W --keep-going -c docs -d docs/_build/doctrees . docs/_build/html
 
 $(ready): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

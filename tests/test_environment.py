@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 EXTRAS = PROJECT["optional-dependencies"]
 REQUIREMENTS = [Requirement(line) for line in sum(EXTRAS.values(), PROJECT["dependencies"])]
-TARGETS = ["demo", "lab", "test", "notebooks", "lint"]
+TARGETS = ["demo", "lab", "test", "notebooks", "lint", "book"]
 
 
 def pins():
