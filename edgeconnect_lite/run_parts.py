@@ -47,6 +47,8 @@ def open_data(config: Training) -> tuple[Accelerator, Samples, list[Sample]]:
         mixed_precision=config.precision,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
+    if config.threads:  # accelerate sets them where several processes run on CPUs
+        torch.set_num_threads(config.threads)
     fixed = list(iterate_samples(held_out, masks, config.seed))
     return accelerator, Samples(train, masks, config.seed, roughen=config.roughen), fixed
 

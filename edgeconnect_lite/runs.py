@@ -4,7 +4,8 @@ The network's weights (config.json, model.safetensors), training.json (the run's
 checkpoint.pt, from which --resume goes on exactly: the networks, the optimizers, the log's sums, the random state, the
 config, the step and with it the place in the stream of samples. Each file but the growing log is written whole or not at
 all, the checkpoint last; the one before it stays until then. So a run may be killed at any moment, and what it ends with
-is the same to the last bit on one machine with the same number of threads and processes, elsewhere up to rounding.
+is the same to the last bit on one machine with the same number of threads and processes, on another up to rounding; another
+number of processes draws other noise and weights its parts otherwise (lesson 10).
 """
 
 import io

@@ -42,6 +42,9 @@ LESSONS = {
     "09_measure": {
         "share_above_chance": "share_above_chance", "pooled_f1": "pooled_f1", "paired_interval": "paired_interval",
     },
+    "10_your_own_data": {
+        "black_is_hole": "black_is_hole", "split_by_person": "split_by_person", "whole_step": "whole_step",
+    },
 }  # fmt: skip
 PAIRS = [(lesson, name, check) for lesson, names in LESSONS.items() for name, check in names.items()]
 
@@ -290,6 +293,67 @@ def _acts(acts, redo=True, empty=True, ends=True):
 
 def _left_out(paint, strokes, mask):
     return [metrics.edge_effect(paint(strokes), paint(strokes[:i] + strokes[i + 1 :]), mask) for i in range(5)]
+
+
+def _dark(pictures, of=np.median, level=128):
+    return of([(picture < level).mean() for picture in pictures]) < 0.5
+
+
+def _kept_back(people, names):
+    return [i for i, x in enumerate(people) if x not in names], [i for i, x in enumerate(people) if x in names]
+
+
+def _drawn(people, count, rng):
+    return _kept_back(people, rng.choice(sorted(set(people)), count, replace=False))
+
+
+def _one_photo_each(people, count, rng):
+    train, held = _drawn(people, count, rng)
+    return train, sorted({people[i]: i for i in held}.values())
+
+
+def _drawn_from_photos(people, count, rng):
+    return _kept_back(people, [people[i] for i in rng.integers(len(people), size=count)])
+
+
+def _photos_apart(people, count, rng):
+    order = rng.permutation(len(people))
+    return sorted(order[10:]), sorted(order[:10])
+
+
+def _sorts_the_given(people, count, rng):
+    people.sort()
+    return _drawn(people, count, rng)
+
+
+def _whole(network, optimizer, parts, own=None, clear=1, step=1, every=False, sizes=False, give=None, scale=1.0):
+    """The step, or one of the usual mistakes. own: what a part's sum is divided by, of its weight and that of all."""
+    total, count, losses = sum(w.sum() for _, _, w in parts), sum(len(x) for x, _, _ in parts), []
+    if clear:
+        optimizer.zero_grad()
+    for x, y, w in parts:
+        if clear == 2:
+            optimizer.zero_grad()
+        loss = (w * (network(x) - y).abs()).sum() / (own(w.sum(), total) if own else total)
+        loss = loss * len(x) / count if sizes else loss
+        (scale * loss).backward()
+        losses.append(loss.detach())
+        if every:
+            optimizer.step()
+    if step and not every:
+        optimizer.step()
+    return sum(losses) if give is None else give(losses)
+
+
+def _joined(network, optimizer, parts):
+    return _whole(network, optimizer, [tuple(torch.cat(x) for x in zip(*parts))])
+
+
+def _whole_mean(network, optimizer, parts):
+    """The right step, and the mean of the parts' own losses."""
+    each = [(w * (network(x) - y).abs()).sum().detach() / w.sum() for x, y, w in parts]
+    _whole(network, optimizer, parts)
+    return sum(each) / len(each)
 
 
 WRONG = {
@@ -582,6 +646,46 @@ WRONG = {
         (lambda a, b, rng: _resampled(a, b, rng)[::-1], "the lower end first"),
         (lambda a, b, rng: _f1_gap(a.sum(0), b.sum(0)), "wanted two numbers"),
         (lambda a, b, rng: _resampled(a, 0 * b, rng), "wanted about"),
+    ],
+    "black_is_hole": [
+        (lambda pictures: not _dark(pictures), "the wrong way round"),
+        (lambda pictures: _dark(pictures, np.mean), "which a few full ones move"),
+        (lambda pictures: _dark(pictures[:1]), "the first file alone"),
+        (lambda pictures: _dark(pictures, min), "one file of the kind is enough"),
+        (lambda pictures: _dark(pictures, level=1), "split at 128"),
+        (lambda pictures: np.median([p.mean() for p in pictures]) > 127, "the mean gray is not the share"),
+        (lambda pictures: float(np.mean(pictures[0] < 128)), "wanted: True or False"),
+        (lambda pictures: [_dark([p]) for p in pictures], "wanted: True or False"),
+        (lambda pictures: True, "white strokes on black: came: True"),
+    ],
+    "split_by_person": [
+        (_photos_apart, "with photos in both parts"),
+        (lambda *given: _drawn(*given)[::-1], "first training, then kept back"),
+        (_drawn_from_photos, "each drawn once"),
+        (_one_photo_each, "photos are in neither part"),
+        (lambda p, n, rng: _kept_back(p, sorted(set(p))[-n:]), "draw them from rng"),
+        (lambda p, n, rng: _drawn(p, n, np.random.default_rng(0)), "draw them from rng"),
+        (lambda p, n, rng: _drawn(p, n, np.random.default_rng()), "take every draw from it"),
+        (lambda *given: tuple([given[0][i] for i in part] for part in _drawn(*given)), "wanted: numbers of photos"),
+        (lambda *given: tuple(part[::-1] for part in _drawn(*given)), "the numbers rising"),
+        (lambda *given: _drawn(*given)[1], "wanted: two lists"),
+        (lambda *given: tuple(2 * part for part in _drawn(*given)), "a photo comes twice"),
+        (_sorts_the_given, "left alone"),
+    ],
+    "whole_step": [
+        (lambda *given: _whole(*given, own=lambda own, total: 3 * own), "as several processes take it"),
+        (lambda *given: _whole(*given, own=lambda own, total: own), "divide by the weights of all"),
+        (lambda *given: _whole(*given, own=lambda own, total: own, sizes=True), "it must count by its weights"),
+        (lambda *given: _whole(*given, own=lambda own, total: own, clear=2), "that of the last part alone"),
+        (lambda *given: _whole(*given, clear=0), "old gradients were added"),
+        (lambda *given: _whole(*given, clear=2, every=True), "stepped after every part"),
+        (lambda *given: _whole(*given, own=lambda own, total: own, clear=2, every=True), "stepped after every part"),
+        (lambda *given: _whole(*given, step=0), "did not move"),
+        (_joined, "one part at a time"),
+        (lambda *given: _whole(*given, scale=2.0), "not the optimizer's along the whole loss"),
+        (_whole_mean, "that is the mean of the parts' losses"),
+        (lambda *given: _whole(*given, give=lambda losses: losses[-1]), "came: a loss of"),
+        (lambda *given: _whole(*given).item(), "wanted: a tensor torch.float32"),
     ],
 }  # fmt: skip
 

@@ -410,10 +410,11 @@ class EdgeEditor(anywidget.AnyWidget):
                 "version": STATE_VERSION, "threshold": self.threshold, "proposal": self.proposal,
                 "history": self._told_history(), "pictures": {name: _to_png(plane) for name, plane in planes.items()},
             }  # fmt: skip
-            is_current = painted is not None and _same(self._painted_of, (layers.mask, edges))
+            is_current = _same(self._painted_of, (layers.mask, edges))
         pictures = {"mask": layers.mask.astype(np.uint8) * 255, "edges": edges.astype(np.uint8) * 255}
-        pictures |= {"result": painted} if is_current else {}
-        if not is_current:
+        if painted is not None and is_current:
+            pictures["result"] = painted
+        else:
             (folder / "result.png").unlink(missing_ok=True)
         for name, picture in pictures.items():
             write_picture(folder / f"{name}.png", picture)

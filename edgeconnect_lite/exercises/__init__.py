@@ -15,3 +15,4 @@ from edgeconnect_lite.exercises.lesson_06 import check_best_weight, check_pooled
 from edgeconnect_lite.exercises.lesson_07 import check_half_drawn, check_judged_step, check_near_and_far
 from edgeconnect_lite.exercises.lesson_08 import check_mirrored, check_stroke_effects, check_strokes_held
 from edgeconnect_lite.exercises.lesson_09 import check_paired_interval, check_pooled_f1, check_share_above_chance
+from edgeconnect_lite.exercises.lesson_10 import check_black_is_hole, check_split_by_person, check_whole_step

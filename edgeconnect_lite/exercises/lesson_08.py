@@ -89,7 +89,7 @@ def check_strokes_held(strokes_held: Callable) -> None:
         require(isinstance(answer, list | tuple), f"{rule}: came: {type(answer).__name__}; wanted: a list of strokes")
         wanted, named = _held(acts), {str(stroke): name for stroke, name in zip((a, b, c, d), "abcd", strict=True)}
         came = [named.get(str(stroke), str(stroke)) for stroke in answer]
-        told = [named.get(str(act), act) for act in acts]
+        told = [named.get(str(act), str(act)) for act in acts]
         require(
             list(answer) == wanted,
             f"{rule}: of {', '.join(told)} came: {came}; wanted: {[named[str(s)] for s in wanted]}",
