@@ -15,7 +15,7 @@ from torch import Tensor
 from edgeconnect_lite.edges import HIGH, LOW, blur_sigma
 
 CANNY_VIEW_CHANNELS = 6
-BESIDE = 0.8  # what a probability beside the crest of its line counts for
+BESIDE = 0.75  # what a probability beside the crest of its line counts for
 
 
 def bell_in_256ths(sigma: float) -> list[int]:
@@ -114,8 +114,8 @@ def crest(probability: Tensor) -> Tensor:
 
 
 def thin(probability: Tensor, beside: float = BESIDE) -> Tensor:
-    """Thin a map of edge probabilities to lines: beside the crest of a line it counts for four fifths. (N, 1, H, W), in [0, 1].
+    """Thin a map of edge probabilities to lines: beside a line's crest it counts for three quarters. (N, 1, H, W), in [0, 1].
 
-    So at a threshold of 0.5 a pixel beside the crest has to be surer, above 0.625, than one on it. beside: that share.
+    So at a threshold of 0.5 a pixel beside the crest has to be surer, above 2/3, than one on it. beside: that share.
     """
     return probability * torch.where(crest(probability) > 0, 1.0, beside)
