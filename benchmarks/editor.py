@@ -85,6 +85,7 @@ EXECUTE = """async code => {
     return text;
 }"""
 Place = Callable[[float, float], tuple[float, float]]
+LAB = [sys.executable, "-m", "edgeconnect_lite.cli", "lab", "--"]
 
 
 def place_on(page: Any) -> Place:
@@ -298,7 +299,7 @@ def measure(options: argparse.Namespace) -> dict:
 
         root = folders.mktemp("notebooks")
         write_notebook(root / "editor.ipynb")
-        lab = stack.enter_context(start.jupyter(start.LAB, start.LAB_OPTIONS, root, folders.mktemp("lab"), "lab/tree"))
+        lab = stack.enter_context(start.jupyter(LAB, root, folders.mktemp("lab")))
         page = browser.new_page()
         lab.open(page, "editor.ipynb")
         found = time_in_lab(page, options)

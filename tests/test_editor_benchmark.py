@@ -98,8 +98,7 @@ def test_bars_stand_beside_the_figures_and_no_path_in_the_file(benchmark, monkey
 def test_what_it_takes_from_the_tests_is_there(benchmark, tmp_path):
     start = benchmark.load(benchmark.TESTS / "browser" / "conftest.py")
     assert list(inspect.signature(start.browser.__wrapped__).parameters) == ["tmp_path_factory", "needs_tool"]
-    assert list(inspect.signature(start.jupyter).parameters) == ["command", "options", "root", "folder", "opens"]
-    assert start.LAB and start.LAB_OPTIONS
+    assert list(inspect.signature(start.jupyter).parameters) == ["command", "root", "folder"]
     front = benchmark.load(benchmark.TESTS / "browser" / "test_editor_front.py")
     assert list(inspect.signature(front.mount).parameters) == ["page", "widget", "script"] and front.SCRIPT
     benchmark.write_notebook(tmp_path / "editor.ipynb")
