@@ -14,7 +14,6 @@ import argparse
 import importlib.util
 import json
 import os
-import shlex
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import command
 import numpy as np
 from editor_timed import HOLE, SIZE, open_editor
 from experiments import rounded
@@ -314,19 +314,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--strokes", type=int, default=50, help="whose latency is measured; a fifth as many on the hole"
     )
     parser.add_argument("--seconds", type=float, default=10, help="of drawing without a pause, on each side")
-    parser.add_argument("--machine", default="", help="what the JSON says of the machine")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    command.add_output(parser)
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parse(arguments)
-    given = sys.argv[1:] if arguments is None else arguments
-    told = [Path(argument).name if Path(argument).is_absolute() else argument for argument in given]
-    results = {"command": shlex.join(["python", "benchmarks/editor.py", *told]), **measure(options)}
-    print(report(results))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    command.run("editor.py", arguments, parse(arguments), measure, report)
 
 
 if __name__ == "__main__":

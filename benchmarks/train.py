@@ -10,8 +10,6 @@ steps after each warm-up. The gain of bf16 stands apart. Then both stages on one
 """
 
 import argparse
-import json
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -19,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from unittest.mock import patch
 
+import command
 import torch
 from experiments import StepClock, rounded, train
 from torch import Tensor, nn
@@ -167,18 +166,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile ours, not the peer: say so beside the figures"
     )
-    parser.add_argument("--machine", default="", help="what the JSON says of the machine")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    command.add_output(parser)
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parse(arguments)
-    given = sys.argv[1:] if arguments is None else arguments
-    results = {"command": " ".join(["python benchmarks/train.py", *given]), **measure(options)}
-    print(report(results))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    command.run("train.py", arguments, parse(arguments), measure, report)
 
 
 if __name__ == "__main__":
