@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edgeconnect_lite.editor.strokes import History
 from edgeconnect_lite.exercises.checking import WrongAnswer, require, say
 
 DRAWN = [
@@ -52,16 +53,10 @@ def check_mirrored(mirrored: Callable) -> None:
 
 def _held(acts: list) -> list:
     """The strokes that hold after the acts, as the editor's history has it."""
-    strokes, position = [], 0
+    history = History(np.zeros((4, 4), bool))
     for act in acts:
-        if act == "undo":
-            position = max(0, position - 1)
-        elif act == "redo":
-            position = min(len(strokes), position + 1)
-        else:
-            strokes = [*strokes[:position], act]
-            position += 1
-    return strokes[:position]
+        getattr(history, act)() if isinstance(act, str) else history.do(act)
+    return history.done
 
 
 def check_strokes_held(strokes_held: Callable) -> None:
