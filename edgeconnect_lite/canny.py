@@ -3,7 +3,7 @@
 Canny, "A Computational Approach to Edge Detection", PAMI 1986, with what OpenCV's version compares: the blur (sigma 1 at
 128 px) in whole gray levels, 3 x 3 Sobel steps, |g_x| + |g_y|, and two neighbours along one of four directions. A pixel is
 a ridge where its strength is above the one before it and not below the one after it (on a diagonal: above both). On a true
-photo the linked ridges are the true edges but for a few in ten thousand: the links reach 32 px.
+photo the linked ridges are the true edges but for about one in a thousand: the links reach 32 px.
 """
 
 import math

@@ -105,7 +105,7 @@ def edit(
     print(f"the editor is at {server.address}\nCtrl+C ends it", flush=True)
     if browser:
         webbrowser.open(server.address)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a closed terminal or a stopped session saves too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who is asked to stop saves too
     try:
         server.serve_forever()
     except KeyboardInterrupt:

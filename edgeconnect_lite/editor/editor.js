@@ -196,7 +196,7 @@ function render({ model, el }) {
     before: false, zoom: 1, x: 0, y: 0, pane: 320 };
   const photo = pictureOf(bytes(model.get("_photo")), w, h);
   const ink = make("canvas", { width: w, height: h }), inkContext = ink.getContext("2d");
-  let probability = bytes(model.get("_probability")), predicted = null, result = null, outline = null, working = null;
+  let probability, predicted, result = null, outline = null, working = null;
   let stroke = null, cursor = [w >> 1, h >> 1], cursorShown = false, corners = null, pinch = null, panning = null, localMessage = "";
   const pointers = new Map();
 

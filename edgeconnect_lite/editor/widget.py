@@ -178,13 +178,17 @@ class EdgeEditor(anywidget.AnyWidget):
         return self._history_of.done
 
     def _edges(self) -> np.ndarray:
-        layers = self._history_of.layers
-        base = self._forecast >= self.threshold
-        if not _same(
-            self._forecast_of, (layers.mask, self.proposal)
-        ):  # stage 1 has not answered: no look into the new hole
-            base = known_edges(self._picture, layers.mask)
-        return edited_edges(base, layers)
+        return edited_edges(self._base(), self._history_of.layers)
+
+    def _base(self) -> np.ndarray:
+        """The edges before a person touches them; where stage 1 has not answered, the known ones: no look into a new hole."""
+        if self._is_predicted():
+            return self._forecast >= self.threshold
+        return known_edges(self._picture, self._history_of.layers.mask)
+
+    def _is_predicted(self) -> bool:
+        """Whether the forecast is that of the hole and the proposal as they are now."""
+        return _same(self._forecast_of, (self._history_of.layers.mask, self.proposal))
 
     # ----- a person's hand, in Python -----
 
@@ -403,7 +407,7 @@ class EdgeEditor(anywidget.AnyWidget):
         with self._changed:
             layers, edges, painted = self._history_of.layers, self._edges(), self._painted
             planes = {"photo": self._picture}
-            planes |= {"probability": self._forecast} if _same(self._forecast_of, (layers.mask, self.proposal)) else {}
+            planes |= {"probability": self._forecast} if self._is_predicted() else {}
             planes |= {} if self._truth is None else {"true_edges": self._truth.astype(np.uint8)}
             planes |= {} if self._given is None else {"given": quantise(self._given)}
             state = {
@@ -449,11 +453,8 @@ class EdgeEditor(anywidget.AnyWidget):
         """What save kept, without an inpainter: no network runs before all of it is in place."""
         pictures = {name: _from_png(text) for name, text in state["pictures"].items()}
         photo, history, position = pictures["photo"], state["history"], state["history"]["position"]
-        first, given, truth = (
-            unpack_bits(history["hole"], photo.shape[:2]),
-            pictures.get("given"),
-            pictures.get("true_edges"),
-        )
+        first = unpack_bits(history["hole"], photo.shape[:2])
+        given, truth = pictures.get("given"), pictures.get("true_edges")
         strokes = [check_stroke(stroke, first.shape) for stroke in history["strokes"]]
         if state["version"] != STATE_VERSION or position not in range(len(strokes) + 1):
             raise ValueError(f"version {state['version']}, position {position}")
@@ -483,7 +484,7 @@ class EdgeEditor(anywidget.AnyWidget):
         """What there is to see, without waiting."""
         with self._changed:
             layers, edges, painted = self._history_of.layers, self._edges(), self._painted
-            base = self._forecast >= self.threshold
+            base = self._base()
         picture, near = (self._picture.astype(np.float32) + 255) / 2, near_hole(layers.mask)
         picture[layers.mask] = 0.75 * picture[layers.mask] + 0.25 * np.array(COLOURS["hole"])
         drawn = near & (layers.touched == DRAWN)
