@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from edgeconnect_kernels.gated_elu import HAS_TRITON
 
 from edgeconnect_lite import exercises, known_edges, losses, metrics, to_gray, true_edges
+from edgeconnect_lite.edges import fill_from_known
 
 SOLUTIONS = Path(__file__).parents[1] / "notebooks" / "solutions"
 LESSONS = {
     "00_start_here": {"mask_photo": "mask_photo", "edge_effect": "edge_effect", "redraw": "redraw"},
     "01_photos_masks_edges": {
-        "read_quick_draw": "read_quick_draw", "noised": "noised_edges", "edge_input": "edge_input",
+        "read_quick_draw": "read_quick_draw", "edge_input": "edge_input", "noised": "noised_edges",
     },
     "02_gated_convolution": {
         "gated_activation": "gated_activation", "gated_backward": "gated_backward", "residual_block": "residual_block",
@@ -96,6 +97,14 @@ def _thin(p, along=False, highest=torch.maximum, stands=torch.gt, beside=0.8, mo
 
 def _gray_of(photo):
     return to_gray(photo) / 255
+
+
+def _folded(edges, rng):
+    """A truncated normal, folded, what lies beyond 0.2 drawn again."""
+    noise = np.abs(rng.normal(0, 0.1, edges.shape))
+    while (far := noise > 0.2).any():
+        noise[far] = np.abs(rng.normal(0, 0.1, far.sum()))
+    return np.abs(edges - noise)
 
 
 def _changes_its_argument(photo, mask):
@@ -387,11 +396,15 @@ WRONG = {
         (lambda e, rng: np.abs(e - np.abs(rng.normal(0, 0.1, e.shape)).clip(0, 0.2)), "clipped"),
         (lambda e, rng: np.abs(e - rng.uniform(0, 0.2, e.shape)), "uniform?"),
         (lambda e, rng: e, "spread"),
+        (lambda e, rng: _folded(e, np.random.default_rng(0)), "another rng gave the same result"),
         (lambda e, rng: np.abs(e - np.abs(np.random.default_rng().normal(0, 0.04, e.shape)).clip(0, 0.19)), None),
     ],
     "edge_input": [
         (lambda p, m: _with_channels(_gray_of(p), known_edges(p, m), m), r"channel 0 \(masked gray\) changes"),
         (lambda p, m: _with_channels(_gray_of(p) * ~m, true_edges(p) & ~m, m), r"channel 1 \(known edges\) changes"),
+        (lambda p, m: _with_channels(_gray_of(p) * ~m, true_edges(p * ~m[..., None]), m), "Canny saw the black hole"),
+        (lambda p, m: _with_channels(_gray_of(p) * ~m, true_edges(p * ~m[..., None]) & ~m, m), "Canny saw the black hole"),
+        (lambda p, m: _with_channels(_gray_of(p) * ~m, true_edges(fill_from_known(to_gray(p), m)) & ~m, m), "are guesses too"),
         (lambda p, m: _with_channels(_gray_of(p) * ~m, known_edges(p, m), ~m), "channel 2: .* differ from the mask"),
         (lambda p, m: _with_channels(to_gray(p) * ~m, known_edges(p, m), m), "differ from the masked gray"),
         (lambda p, m: np.stack([_gray_of(p) * ~m, known_edges(p, m), m]), "wanted: an array float32"),
@@ -702,3 +715,7 @@ def test_a_wrong_answer_gets_its_own_message(check, number):
         assert re.search(
             re.escape(message) if "(" not in message and ".*" not in message else message, str(error.value)
         )
+
+
+def test_a_notebook_shows_the_message_alone():
+    assert exercises.WrongAnswer("wanted 2")._render_traceback_() == ["not right yet: wanted 2"]
