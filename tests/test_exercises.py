@@ -148,13 +148,14 @@ def _bytes(shape, itemsize, save, forward=3, gate=1, backward=5, unit=0.5):
     return (forward + gate * (save == "yg")) * unit, backward * unit
 
 
-def _from_yg(dy, y, gate, alpha, wide=True, swap=False, cancel=False, below=True):
+def _from_yg(dy, y, gate, alpha, wide=True, swap=False, cancel=False, below=True, overflow=False):
     """The gradient of the packed tensor from y and the gate, or one of the usual mistakes."""
     dtype = y.dtype
     if wide:
         dy, y, gate = dy.float(), y.float(), gate.float()
     s = torch.sigmoid(gate)
-    dg = dy * y * (1 - s if cancel else torch.sigmoid(-gate))
+    closed = 1 - s if cancel else torch.exp(-gate) * s if overflow else torch.sigmoid(-gate)
+    dg = dy * y * closed
     df = dy * (torch.where(y > 0, s, y + alpha * s) if below else y + alpha * s)
     return torch.cat([df, dg] if swap else [dg, df], dim=1).to(dtype)
 
@@ -435,12 +436,14 @@ WRONG = {
         (lambda *given: _bytes(*given, gate=0), "the forward pass writes the gate, too"),
         (lambda *given: _bytes(*given, backward=4), "the gradient of x has both halves"),
         (lambda *given: _bytes(*given, backward=3), "the backward pass reads dy"),
+        (lambda *given: _bytes(*given, backward=6), "does not read y"),
         (lambda *given: _bytes(*given, forward=7, backward=16), "wanted"),
         (lambda *given: sum(_bytes(*given)), "two numbers"),
     ],
     "backward_from_yg": [
         (lambda *given: _from_yg(*given, swap=True), "halves are swapped"),
         (lambda *given: _from_yg(*given, cancel=True), "at g = 20 the gate's gradient is 100% off"),
+        (lambda *given: _from_yg(*given, overflow=True), r"at g = -100 exp\(-g\) overflows.*NaN"),
         (lambda *given: _from_yg(*given, below=False), "where y > 0, df is dy s"),
         (lambda *given: _from_yg(*given, wide=False), "compute in float32, and round once"),
         (lambda dy, *given: _from_yg(torch.ones_like(dy), *given), "dy is missing"),
@@ -459,7 +462,7 @@ WRONG = {
         (_mutant("2 * picture * C", "picture * C"), "the first picture is right"),
         (_mutant("tl.store(y_ptr + plane", "tl.store(y_ptr + c"), "were never stored"),
         (_mutant("tl.store(", "tl.load("), "the interpreter stopped"),
-        (_mutant("1 / (1 + tl.exp(-g))", "tl.sigmoid(g)"), "the interpreter stopped"),
+        (_mutant("1 / (1 + tl.exp(-g))", "tl.sigmoid(g)"), "did you call tl.sigmoid"),
     ],
     "residual_block": [
         (lambda x, a, b, d: _residual(x, a, b, d) - x, "the input is missing"),
@@ -469,6 +472,7 @@ WRONG = {
         (lambda x, a, b, d: _residual(x, a, b, d, gated=_halves_swapped), "from the package's block"),
         (lambda x, a, b, d: _residual(x, a, b, d)[..., 1:], "wanted: a tensor torch.float32"),
         (lambda x, a, b, d: x.add_(1), "changed the tensor"),
+        (lambda x, a, b, d: x + F.conv2d(F.conv2d(x, *a, padding=1), *b, padding=1), "gated down to C"),
     ],
     "padding": [
         (lambda h, w, s=8: (h + s - h % s, w + s - w % s), "a multiple of the stride stays"),

@@ -85,7 +85,13 @@ def check_residual_block(residual_block: Callable) -> None:
         pairs = [(layer.conv.weight, layer.conv.bias) for layer in (block.first, block.second)]
         x = torch.randn(2, 4, 9, 12, generator=generator)
         before = x.clone()
-        answer = residual_block(x, *pairs, dilation)
+        try:
+            answer = residual_block(x, *pairs, dilation)
+        except RuntimeError as error:
+            if "channels" not in str(error):
+                raise
+            hint = "each convolution makes 2C channels: was the first one's result gated down to C?"
+            raise WrongAnswer(f"{error}; {hint}") from error
         if answer is None:
             return say(False)
         require(torch.equal(x, before), "your function changed the tensor that it was given; wanted a new one")

@@ -29,6 +29,7 @@ def check_bytes_moved(bytes_moved: Callable) -> None:
         if tuple(answer) == wanted:
             continue
         mistakes = {
+            (wanted[0], 6 * unit): "from x the backward pass does not read y, which is kept for the next layer",
             (2 * wanted[0], 2 * wanted[1]): "the unit is the size of y, which has C channels and not 2C",
             (wanted[0] // itemsize, wanted[1] // itemsize): "these are elements; wanted bytes",
             (3 * unit, wanted[1]): "with 'yg' the forward pass writes the gate, too",
@@ -44,6 +45,7 @@ def check_backward_from_yg(backward_from_yg: Callable) -> None:
     draw = torch.Generator().manual_seed(3)
     gate, feature, dy = 2 * torch.randn(3, 2, 3, 5, 4, generator=draw)
     gate[0, :, 0], feature[0, :, 0] = 20.0, 1.5  # wide open: in float32, 1 - s is 0
+    gate[0, :, 1] = -100.0  # shut: in float32, exp(-g) is infinite
     x = torch.cat([gate, feature], dim=1)
     for alpha, dtype in ((1.0, torch.float32), (0.5, torch.float32), (1.0, torch.bfloat16)):
         given = [t.to(dtype) for t in (dy, gated_elu_reference(x.to(dtype), alpha=alpha), gate)]
@@ -55,6 +57,8 @@ def check_backward_from_yg(backward_from_yg: Callable) -> None:
             _require_rounded_once(answer, wanted)
             continue
         require_tensor(answer, x.shape)
+        bad = int((~answer.isfinite()).sum())
+        require(bad == 0, f"{bad} values are not finite: at g = -100 exp(-g) overflows, and times 0 is NaN; use sigmoid(-g)")
         s, y = torch.sigmoid(gate), given[1]
         mistakes = {
             "the halves are swapped: the gate's gradient is the first half": wanted.roll(3, dims=1),
@@ -104,7 +108,8 @@ def check_fused_bias(kernel: Any) -> None:
     try:
         interpreted[(triton.cdiv(run, block), n * c)](*(t for t, _ in inputs), y, c, run, BLOCK=block)
     except Exception as error:  # whatever a learner's kernel raises
-        raise WrongAnswer(f"the interpreter stopped: {type(error).__name__}: {error}") from error
+        hint = "; did you call tl.sigmoid? the interpreter knows tl.exp" if "outside of the scope" in str(error) else ""
+        raise WrongAnswer(f"the interpreter stopped: {type(error).__name__}: {error}{hint}") from error
     before, after = whole[:MARGIN], whole[MARGIN + y.numel() :]
     outside = int((~before.isnan()).sum() + (~after.isnan()).sum())
     require(outside == 0, f"{outside} elements were stored outside of y: does every plane's tl.store have its mask?")
