@@ -204,6 +204,10 @@ def _step_up_needs_a_skip(x, skip, conv):
     return _step_up(x, skip.clone(), conv)
 
 
+def _mean_gap(painted, photo, mask):
+    return (painted - photo)[mask.expand_as(photo) > 0].abs().mean()
+
+
 def _judge_step(d, optimizer, real, fake, detach=True, clear=True, step=True, scale=1.0):
     loss = losses.discriminator_loss(d(real), d(fake.detach() if detach else fake))
     if clear:
@@ -479,6 +483,8 @@ WRONG = {
         (lambda h, w, s=8: (h // s * s, w // s * s), "do not crop"),
         (lambda h, w, s=8: (w + -w % s, h + -h % s), "height first"),
         (lambda h, w, s=8: (h + -h % 8, w + -w % 8), "the stride was 32"),
+        (lambda h, w, s=8: (-h % s, -w % s), "that is the padding"),
+        (lambda h, w, s=8: (np.ceil(h / s) * s, np.ceil(w / s) * s), "whole numbers"),
         (lambda h, w, s=8: h + -h % s, "two numbers"),
         (lambda h, w, s=8: (max(h, w) + -max(h, w) % s,) * 2, "wanted"),
     ],
@@ -502,7 +508,8 @@ WRONG = {
     "hole_error": [
         (lambda a, b, m: ((a - b).abs() * m).mean(), "divided by all pixels"),
         (lambda a, b, m: ((a - b).abs() * m).sum() / m.sum(), "three times too large"),
-        (lambda a, b, m: (((a - b) ** 2) * m).sum() / (3 * m.sum()), "wanted"),
+        (lambda a, b, m: (((a - b) ** 2) * m).sum() / (3 * m.sum()), "the squared error"),
+        (lambda a, b, m: torch.stack([_mean_gap(*one) for one in zip(a, b, m)]).mean(), "the mean of each picture's"),
         (lambda a, b, m: ((a - b).abs() * m).sum(dim=1), "wanted: a tensor torch.float32"),
         (lambda a, b, m: ((a - b) * m).sum() / (3 * m.sum()), "wanted"),
     ],
@@ -519,7 +526,9 @@ WRONG = {
         (lambda d, o, real, fake: _judge_step(d, o, fake, real), "real and fake are swapped"),
         (lambda *given: _judge_step(*given, step=False), "did not move"),
         (lambda *given: 2 * _judge_step(*given), "a loss of"),
-        (lambda *given: _judge_step(*given).item(), "wanted: a tensor torch.float32"),
+        (lambda *given: _judge_step(*given)[None], "wanted: a tensor torch.float32"),
+        (lambda d, *given: _judge_step(lambda x: d(x)[0], *given), "gives logits, not a pair"),
+        (lambda d, o, x, fake: _judge_step(lambda p: d(p) if p is x else d(p).detach(), o, x, fake), "detach the picture"),
         (lambda *given: _judge_step(*given, scale=2.0), "not the optimizer's along this loss"),
     ],
     "pooled_recall": [

@@ -58,7 +58,9 @@ def check_backward_from_yg(backward_from_yg: Callable) -> None:
             continue
         require_tensor(answer, x.shape)
         bad = int((~answer.isfinite()).sum())
-        require(bad == 0, f"{bad} values are not finite: at g = -100 exp(-g) overflows, and times 0 is NaN; use sigmoid(-g)")
+        require(
+            bad == 0, f"{bad} values are not finite: at g = -100 exp(-g) overflows, and times 0 is NaN; use sigmoid(-g)"
+        )
         s, y = torch.sigmoid(gate), given[1]
         mistakes = {
             "the halves are swapped: the gate's gradient is the first half": wanted.roll(3, dims=1),

@@ -1,6 +1,7 @@
 """Checkers of lesson 04: padded sizes, receptive fields, a step up."""
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -18,8 +19,11 @@ def check_padding(padded_size: Callable) -> None:
         answer = padded_size(*given)
         came = f"came for {given}: {answer!r}; wanted {wanted}"
         require(isinstance(answer, tuple | list) and len(answer) == 2, f"{came}, two numbers")
+        require(all(isinstance(side, Integral) for side in answer), f"{came}, whole numbers")
         if tuple(answer) == wanted:
             continue
+        if tuple(answer) == (wanted[0] - given[0], wanted[1] - given[1]):
+            raise WrongAnswer(f"{came}: that is the padding; wanted the padded size")
         if tuple(answer) == wanted[::-1]:
             raise WrongAnswer(f"{came}: height first, then width")
         if given[:2] == wanted:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from edgeconnect_lite import losses
@@ -24,6 +25,12 @@ def check_hole_error(hole_error: Callable) -> None:
         raise WrongAnswer(f"came: {answer:.4f}: divided by all pixels; wanted {wanted:.4f}, by those of the hole alone")
     if close(answer, 3 * wanted):
         raise WrongAnswer(f"came: {answer:.4f}, three times too large: the mask is shared by three colours")
+    if close(answer, gap[mask.expand_as(gap) > 0].square().mean()):
+        raise WrongAnswer(f"came: {answer:.4f}, the squared error; wanted {wanted:.4f}, the absolute one")
+    if close(answer, torch.stack([g[:, m[0] > 0].mean() for g, m in zip(gap, mask)]).mean()):
+        raise WrongAnswer(
+            f"came: {answer:.4f}, the mean of each picture's; wanted {wanted:.4f}, over all hole pixels at once"
+        )
     require(close(answer, wanted), f"came: {answer:.4f}; wanted {wanted:.4f}")
     say(True)
 
@@ -61,15 +68,21 @@ def check_discriminator_step(discriminator_step: Callable) -> None:
     answer = discriminator_step(theirs, optimizer, real, fake)
     if answer is None:
         return say(False)
+    answer = torch.tensor(answer) if isinstance(answer, float) else answer
     require_tensor(answer, ())
     wanted = losses.discriminator_loss(mine(real), mine(fake.detach()))
     if close(answer, losses.discriminator_loss(mine(fake), mine(real))):
         raise WrongAnswer("real and fake are swapped: the loss falls where the discriminator is fooled")
+    if close(answer, losses.discriminator_loss(mine(real)[0], mine(fake)[0])):
+        raise WrongAnswer("that is the loss of the first picture alone: this d gives logits, not a pair")
     require(close(answer, wanted), f"came: a loss of {answer.item():.4f}; wanted {wanted.item():.4f}")
     require(scale.grad is None, "the generator behind the fake got a gradient; wanted the fake detached")
     require(not torch.equal(theirs.weight, before), "the discriminator did not move; wanted one step of its optimizer")
     gradient = torch.autograd.grad(wanted, mine.weight)[0]
     if close(theirs.weight.detach(), before - 0.5 * (gradient + 5.0)):
         raise WrongAnswer("old gradients were added to the new ones; wanted them cleared before the backward pass")
+    of_real = torch.autograd.grad(F.softplus(-mine(real)).mean() / 2, mine.weight)[0]
+    if close(theirs.weight.detach(), before - 0.5 * of_real):
+        raise WrongAnswer("the fake's half of the loss gave no gradient: detach the picture, not the logits")
     require(close(theirs.weight.detach(), before - 0.5 * gradient), "the step is not the optimizer's along this loss")
     say(True)
