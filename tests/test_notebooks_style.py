@@ -21,6 +21,8 @@ MACHINE = {
     "device name": r"\b(?:cuda|mps):\d|\b(?:NVIDIA|GeForce|Tesla|Intel|AMD|EPYC|Xeon)\b",
     "version": r"\b(?:torch|numpy|python|triton|matplotlib|cuda)\s*(?:version)?[ =:v]+\d+\.\d+",
 }
+ADDRESS = r"\]\(https://[^\s)]+\)"  # of a link: no prose
+PAPER_PAGE = r"https://(?:arxiv\.org/abs/\d{4}\.\d{4,5}|doi\.org/10\.\d{4,}/\S+|kellerjordan\.github\.io/posts/muon/)"
 INSTALL = r"\bpip3? install|\bconda install|\bapt(?:-get)? install|\buv add"
 
 
@@ -40,6 +42,12 @@ def code(lesson):
 
 def markdown(lesson):
     return [cell.source for cell in lesson.cells if cell.cell_type == "markdown"]
+
+
+def papers(lesson):
+    """The part of the first cell that names papers, and its links: (title, address)."""
+    part = " ".join(lesson.cells[0].source.partition("**Papers:**")[2].split())
+    return part, re.findall(r"\[\*([^*]+)\*\]\((https://[^\s)]+)\)", part)
 
 
 def outputs(lesson):
@@ -67,7 +75,7 @@ def test_length(path, lesson):
     lengths = [len(cell.source.splitlines()) for cell in code(lesson)]
     assert 15 <= len(lengths) <= 30
     assert statistics.median(lengths) <= 8 and max(lengths) <= 25
-    prose = re.sub(r"\$\$.*?\$\$|<[^>]+>", " ", "\n".join(markdown(lesson)), flags=re.S)
+    prose = re.sub(rf"{ADDRESS}|\$\$.*?\$\$|<[^>]+>", " ", "\n".join(markdown(lesson)), flags=re.S)
     assert 600 <= len(re.findall(r"\w[\w'-]*", prose)) <= 1500
     assert path.stat().st_size <= 400 * 1024
 
@@ -82,6 +90,21 @@ def test_first_two_cells(lesson):
         assert needed in first.source.lower(), f"the first cell says nothing of {needed}s"
     assert second.cell_type == "code" and "import " in second.source
     assert re.search(r"\bseed\b|_rng\(\d+\)", second.source), "the second cell sets no seed"
+
+
+def test_every_paper_in_the_first_cell_is_a_link(lesson):
+    part, links = papers(lesson)
+    rest = re.sub(rf"\[\*[^*]+\*{ADDRESS}", " ", part)
+    assert links and "*" not in rest, "a title that is no link"
+    assert len(re.findall(r"\b(?:19|20)\d\d\b", rest)) == len(links), (
+        "a paper with a year and no link, or a link without"
+    )
+    assert not [address for _, address in links if not re.fullmatch(PAPER_PAGE, address)]
+
+
+def test_one_paper_has_one_name_and_one_address():
+    named = {link for path in LESSONS for link in papers(nbformat.read(path, as_version=4))[1]}
+    assert len(named) == len({title for title, _ in named}) == len({address for _, address in named})
 
 
 def test_stored_executed(lesson):
@@ -122,9 +145,9 @@ def test_no_install_cells(lesson):
 
 def test_three_exercises_each_with_a_folded_hint(lesson):
     text = "\n".join(cell.source for cell in lesson.cells)
-    parts = re.split(r"^\*\*\d\. (\w+), \d+ minutes\.\*\*", text, flags=re.M)[1:]
-    assert parts[::2] == ["Easy", "Medium", "Hard"]
-    for level, part in zip(parts[::2], parts[1::2]):
+    parts = re.split(r"^\*\*\d\. (\w+), (core|extra), \d+ minutes\.\*\*", text, flags=re.M)[1:]
+    assert parts[::3] == ["Easy", "Medium", "Hard"] and parts[1] == "core"
+    for level, part in zip(parts[::3], parts[2::3]):
         hint = r"<details><summary>Hint</summary>\n\n.*?\n\n</details>"  # without the blank lines it shows no Markdown
         assert re.search(hint, part, re.S), f"{level}: no folded hint"
         assert "return None  # TODO" in part and re.search(r"^check_\w+\(", part, re.M), (
@@ -133,3 +156,12 @@ def test_three_exercises_each_with_a_folded_hint(lesson):
     checks = [cell for cell in code(lesson) if re.search(r"^check_\w+\(", cell.source, re.M)]
     said = ["".join(output.get("text", "") for output in cell.outputs) for cell in checks]
     assert said == ["not attempted yet\n"] * 3
+
+
+def test_no_cell_needs_a_readers_function(lesson):
+    """Whoever leaves an exercise out can follow the rest."""
+    for cell in code(lesson):
+        if "# TODO: your code" in cell.source:
+            name = re.search(r"^def (\w+)\(", cell.source, re.M)[1]
+            users = [other.source for other in code(lesson) if re.search(rf"(?<![\w.\"]){name}\b", other.source)]
+            assert users == [cell.source]
