@@ -20,6 +20,9 @@ import numpy as np
 from nbval import kernel, plugin
 from PIL import Image
 
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+PICTURES = ("image/png", "image/jpeg")
+SIZE_LIMIT = 0.05
 MEAN_LIMIT, WORST_LIMIT = 3, 24  # of 255, at 48x48
 APPROX = 0.02
 DECIMAL = re.compile(r"(?<![\w.])[-+]?\d+\.\d+(?:[eE][-+]?\d+)?(?![\w.])")
@@ -51,9 +54,23 @@ def compare_outputs(self, new, stored, skip_compare=None):
     if "nbval-approx" in self.cell.metadata.get("tags", []):
         new = accept_close_decimals(new, stored)
     same = nbval_compare(self, new, stored, skip_compare)
-    complaints = picture_complaints(list(pictures(new)), list(pictures(stored)))
+    complaints = kind_complaints(kinds(new), kinds(stored)) or picture_complaints(pictures(new), pictures(stored))
     self.comparison_traceback += complaints
     return same and not complaints
+
+
+def kinds(outputs):
+    """What each output is, in order: its type, its stream, its formats, but for a widget's: that is never stored."""
+    found = [(output["output_type"], output.get("name"), {*output.get("data", {})} - {WIDGET_VIEW}) for output in outputs]
+    return [
+        " ".join([kind, *([name] if name else []), *sorted(formats)])
+        for kind, name, formats in found
+        if formats or kind not in ("display_data", "execute_result")
+    ]
+
+
+def kind_complaints(new, stored):
+    return [] if new == stored else [f"stored outputs, in order: {stored}; new ones: {new}"]
 
 
 def texts(outputs):
@@ -82,17 +99,18 @@ def close(text, stored):
 
 
 def pictures(outputs):
-    for output in outputs:
-        for kind in ("image/png", "image/jpeg"):
-            if kind in output.get("data", {}):
-                yield Image.open(io.BytesIO(base64.b64decode(output["data"][kind]))).convert("RGB")
+    """Every picture as it is stored, in order."""
+    return [data for output in outputs for kind, data in output.get("data", {}).items() if kind in PICTURES]
 
 
 def picture_complaints(new, stored):
-    if len(new) != len(stored):
-        return [f"{len(stored)} stored pictures, {len(new)} new ones"]
     complaints = []
-    for number, pair in enumerate(zip(new, stored), start=1):
+    for number, (data, stored_data) in enumerate(zip(new, stored), start=1):
+        if data.strip() == stored_data.strip():
+            continue
+        pair = [Image.open(io.BytesIO(base64.b64decode(side))).convert("RGB") for side in (data, stored_data)]
+        if not np.allclose(*(picture.size for picture in pair), rtol=SIZE_LIMIT):
+            complaints.append(f"picture {number} has {pair[0].size} pixels, the stored one {pair[1].size}")
         small = [np.asarray(picture.resize((48, 48), Image.Resampling.BOX), dtype=float) for picture in pair]
         gap = np.abs(small[0] - small[1])
         if gap.mean() > MEAN_LIMIT or gap.max() > WORST_LIMIT:
