@@ -25,6 +25,7 @@ ImageDraw.Draw(picture).rectangle((8, 8, 40, 88), fill="black")
 picture"""
 VALUE = "{'seen': 3}"
 HIDDEN = "sum([1, 2]);"
+BOTH = "print('first')\n{'then': 2}"
 
 
 def unchanged(cell):
@@ -67,11 +68,26 @@ def no_picture(cell):
         cell.outputs[0].data.pop(kind, None)
 
 
+def widen(cell):
+    cell.source += ".resize((120, 96))"
+
+
+def swap(cell):
+    cell.outputs.reverse()
+
+
+def only_show(cell):
+    """Shown, but not the cell's value."""
+    cell.outputs[0].output_type = "display_data"
+    del cell.outputs[0]["execution_count"]
+
+
 def show(cell):
     cell.source = cell.source.rstrip(";")
 
 
 GOOD, NEVER_RUN, OTHER, OTHER_PICTURE = None, "run `make notebooks`", "Cell outputs differ", "is not the stored one"
+OTHER_KINDS = "stored outputs, in order"
 CASES = {  # name: (the cell, what is done to it once it is stored, what the failure says)
     "numbers": (NUMBERS, unchanged, GOOD),
     "picture": (PICTURE, unchanged, GOOD),
@@ -83,13 +99,16 @@ CASES = {  # name: (the cell, what is done to it once it is stored, what the fai
     "stripped, no value": (HIDDEN, strip, NEVER_RUN),
     "outputs removed": (NUMBERS, empty_outputs, OTHER),
     "picture removed with its text": (PICTURE, empty_outputs, OTHER),
-    "picture removed": (PICTURE, no_picture, "0 stored pictures"),
+    "picture removed": (PICTURE, no_picture, OTHER_KINDS),
     "picture flipped": (PICTURE, flip, OTHER_PICTURE),
+    "picture wider": (PICTURE, widen, "has (120, 96) pixels, the stored one (96, 96)"),
     "picture flipped, approx": (PICTURE, flip_approx, OTHER_PICTURE),
     "number 0.2 % off": (NUMBERS, stored_text("0.5", "0.501"), OTHER),
     "approx, 10 % off": (NUMBERS, stored_text("0.5", "0.55", "nbval-approx"), OTHER),
     "approx, an integer off": (NUMBERS, stored_text("7", "8", "nbval-approx"), OTHER),
     "approx, other words": (NUMBERS, stored_text("loss", "gain", "nbval-approx"), OTHER),
+    "outputs swapped": (BOTH, swap, OTHER_KINDS),
+    "value only shown": (VALUE, only_show, OTHER_KINDS),
     "wrong value": (VALUE, wrong_value, OTHER),
     "hidden value shown": (HIDDEN, show, OTHER),
 }
