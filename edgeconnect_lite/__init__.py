@@ -2,7 +2,7 @@
 
 Read the modules in the order of the data: photos, masks, edges, samples, layers, canny, generators, dilated, discriminators,
 weights, features, attributes, losses, optimizers, run_parts, training, runs, inpainting, metrics, figures, explore, editor,
-evaluation, evaluation_report, exercises, cli. Nothing happens at import: torch is loaded by the first name that needs it.
+evaluation, evaluation_report, exercises, marks, cli. Nothing happens at import: the first name that needs torch loads it.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The command line: edgeconnect-lite demo | lab | edit | inpaint | train | evaluate | prepare | kernel.
+"""The command line: edgeconnect-lite demo | lab | edit | inpaint | train | evaluate | prepare | kernel | marks.
 
 Every command ends with exit code 0; with 1 and one line on standard error that says what came and what was wanted; or with 2
 where its arguments cannot be parsed.
@@ -296,6 +296,26 @@ def kernel(
         print(f"wrote {json_file}")
 
 
+def marks(folder: tyro.conf.Positional[Path], out: Path, minutes: float = 6.0, course: Path | None = None) -> None:
+    """Run notebooks that students handed in, and write what the checkers say. It runs their code: do it in a container.
+
+    Args:
+        folder: FOLDER/<student>/NN_*.ipynb, or one student's FOLDER/NN_*.ipynb.
+        out: the table, a .csv file: a row for each student and lesson.
+        minutes: that the cells of one notebook may take.
+        course: the lessons as they were handed out; by default this checkout's notebooks.
+    """
+    from edgeconnect_lite.marks import collect, print_table, write_csv
+
+    _check_writable(out, endings=(".csv",))
+    rows = []
+    for row in collect(folder, course, minutes):
+        rows.append(row)
+        write_csv(out, rows)  # after each: a long run may be interrupted
+    print_table(rows)
+    print(f"wrote {out}")
+
+
 def _train_help() -> None:
     """Train a network: `edgeconnect-lite train edge --help`, `train image --help`, `train features --help`."""
 
@@ -343,6 +363,7 @@ def main(arguments: list[str] | None = None) -> None:
         "evaluate": evaluate,
         "prepare": prepare,
         "kernel": kernel,
+        "marks": marks,
     }
     try:
         if arguments[:1] == ["train"]:
