@@ -284,7 +284,9 @@ def outcome(checker: str, name: str) -> str:
         del sys.modules[module]
     exercises = importlib.import_module("edgeconnect_lite.exercises")
     check, said = getattr(exercises, checker), []
-    vars(sys.modules[check.__module__])["say"] = said.append  # what is printed could be anybody's
+    vars(sys.modules[check.__module__])["say"] = lambda attempted, *rest: said.append(
+        attempted
+    )  # what is printed could be anybody's
     namespace = get_ipython().user_ns  # type: ignore[union-attr]
     if name not in namespace:
         return f"no answer: there is no {name}"

@@ -59,7 +59,7 @@ def test_the_table_of_needs_is_complete_and_says_what_the_lessons_say():
         first = " ".join(cells[0].source.split())
         text = "\n".join(cell.source for cell in cells)
         assert reading == re.search(r"\*\*Time:\*\* (\d+) minutes", first)[1]
-        assert tasks == ", ".join(re.findall(r"^\*\*\d\. \w+, (\d+) minutes\.\*\*", text, re.M))
+        assert tasks == ", ".join(re.findall(r"^\*\*\d\. [\w, ]+?, (\d+) minutes\.\*\*", text, re.M))
         needed = re.search(r"\*\*Lessons needed:\*\* (.*?) \*\*Time", first)[1].split(";")[0]
         named = re.findall(r"\d\d", needed.replace("00 to 02", "00 01 02"))
         assert re.findall(r"\d\d", needs) == named
