@@ -85,9 +85,7 @@ def course_checks(course: Path) -> dict[str, list[tuple[str, str]]]:
             raise ValueError(f"{path} calls {len(found)} checkers; wanted {len(LEVELS)}")
         checks[path.name[:2]] = found
     if not checks:
-        raise ValueError(
-            f"{course} holds no lessons; wanted the notebooks of a checkout, from which the checks are taken"
-        )
+        raise ValueError(f"{course} holds no lessons; wanted a checkout's notebooks, from which the checks are taken")
     return checks
 
 
@@ -104,18 +102,16 @@ def handed_in(folder: Path, lessons: set[str]) -> dict[str, dict[str, list[Path]
             for path in paths:
                 mine.setdefault(path.name[:2] if path.name[:2] in lessons else OTHER, []).append(path)
     if not any(set(mine) - {OTHER} for mine in students.values()):
-        raise ValueError(
-            f"{folder}: no notebook is named as a lesson is, 01_....ipynb; wanted those that were handed in"
-        )
+        raise ValueError(f"{folder}: no notebook is named as a lesson is; wanted 01_....ipynb, as it was handed out")
     return students
 
 
 def mark(paths: list[Path], checks: list[tuple[str, str]], course: Path, minutes: float) -> tuple[list[str], list[str]]:
     """The three outcomes of one student's files of one lesson, and notes."""
-    if len(paths) != 1:
-        return [f"{len(paths)} files"] * 3 if paths else ["missing"] * 3, [
-            f"{_names(paths)}; wanted one"
-        ] if paths else []
+    if not paths:
+        return ["missing"] * 3, []
+    if len(paths) > 1:
+        return [f"{len(paths)} files"] * 3, [f"{_names(paths)}; wanted one"]
     try:
         cells = _code_of(paths[0])
     except Exception as error:  # nbformat lets through whatever its parsers raise
@@ -268,9 +264,8 @@ def remember() -> str:
     """Before a student's first cell: the names that checkers rely on."""
     importlib.import_module("edgeconnect_lite.exercises")
     ours = re.compile(r"edgeconnect_(lite|kernels)(\.|$)")
-    _kept.update(
-        {name: dict(vars(module)) for name, module in sys.modules.items() if ours.match(name) or name in GUARDED}
-    )
+    names = [name for name in sys.modules if name in GUARDED or ours.match(name)]
+    _kept.update({name: dict(vars(sys.modules[name])) for name in names})
     return ""
 
 
@@ -284,9 +279,7 @@ def outcome(checker: str, name: str) -> str:
         del sys.modules[module]
     exercises = importlib.import_module("edgeconnect_lite.exercises")
     check, said = getattr(exercises, checker), []
-    vars(sys.modules[check.__module__])["say"] = lambda attempted, *rest: said.append(
-        attempted
-    )  # what is printed could be anybody's
+    vars(sys.modules[check.__module__])["say"] = said.append  # what is printed could be anybody's
     namespace = get_ipython().user_ns  # type: ignore[union-attr]
     if name not in namespace:
         return f"no answer: there is no {name}"
