@@ -2,7 +2,8 @@
 
 1. A trailing `;` hides a cell's value, as in Jupyter.
 2. A code cell that was never run fails: a notebook stripped of its outputs would pass and check nothing.
-3. Pictures are compared: both shrunk to 48x48, so that fonts and antialiasing drop out.
+3. Outputs are compared in order, with their types and formats. Pictures too: their sizes, then both shrunk to 48x48, so that
+   antialiasing drops out, and with it a changed letter or pale lines made a little paler.
 4. The tag `nbval-approx` accepts decimals within 2 % of the stored ones; integers and words stay exact.
 5. A kernel sees neither the user's IPython start-up files nor another plotting backend, and shows no progress bars.
 
@@ -61,12 +62,12 @@ def compare_outputs(self, new, stored, skip_compare=None):
 
 def kinds(outputs):
     """What each output is, in order: its type, its stream, its formats, but for a widget's: that is never stored."""
-    found = [(output["output_type"], output.get("name"), {*output.get("data", {})} - {WIDGET_VIEW}) for output in outputs]
-    return [
-        " ".join([kind, *([name] if name else []), *sorted(formats)])
-        for kind, name, formats in found
-        if formats or kind not in ("display_data", "execute_result")
-    ]
+    found = []
+    for output in outputs:
+        formats = sorted({*output.get("data", {})} - {WIDGET_VIEW})
+        if formats or "data" not in output:
+            found.append(" ".join([output["output_type"], output.get("name", ""), *formats]))
+    return found
 
 
 def kind_complaints(new, stored):

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 BARS = {"seconds": 90, "peak_mb": 3000}  # of one lesson
 ALL_SECONDS = 480
+OPTIONS = ("-q", "-p", "no:cacheprovider", "--nbval-cell-timeout=1500")  # patience for a busy machine
 PACKAGES = ("torch", "ipykernel", "nbval")
 MB = 1e6
 
@@ -41,7 +42,7 @@ def memory(process: psutil.Process) -> float:
 
 
 def cost(arguments: list[str], folder: Path) -> dict:
-    """Run a command with an empty home. Its seconds, its and its descendants' CPU seconds, its children's memory, its output."""
+    """Run a command with an empty home: its seconds, its and its descendants' CPU seconds, its children's memory in MB."""
     for name in ("home", "tmp"):
         (folder / name).mkdir()
     env = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "PYTEST_"))}
@@ -74,8 +75,8 @@ def measure(options: argparse.Namespace) -> dict:
             continue
         before = files()
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-cell-timeout=1500", f"notebooks/{path.name}"]
-            results["lessons"][path.name[:2]] = {name: round(x, 1) for name, x in cost(pytest, Path(folder)).items()}
+            found = cost([sys.executable, "-m", "pytest", *OPTIONS, f"notebooks/{path.name}"], Path(folder))
+            results["lessons"][path.name[:2]] = {name: round(figure, 1) for name, figure in found.items()}
         if left := dict(files().items() - before.items()):
             raise RuntimeError(f"{path.name} left files beside the lessons: {', '.join(map(str, left))}")
         print(path.name, results["lessons"][path.name[:2]], file=sys.stderr, flush=True)

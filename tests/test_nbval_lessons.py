@@ -110,8 +110,7 @@ def hardly_seen(changed, picture):
 
 def put(place, data, kind):
     def change(cell):
-        was = picture_of(cell.outputs[place])
-        cell.outputs[place].data = {kind if key == was else key: value for key, value in cell.outputs[place].data.items()}
+        del cell.outputs[place].data[picture_of(cell.outputs[place])]
         cell.outputs[place].data[kind] = data
 
     return change
