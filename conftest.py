@@ -66,7 +66,7 @@ def kinds(outputs):
     for output in outputs:
         formats = sorted({*output.get("data", {})} - {WIDGET_VIEW})
         if formats or "data" not in output:
-            found.append(" ".join([output["output_type"], output.get("name", ""), *formats]))
+            found.append(" ".join([output["output_type"], *filter(None, [output.get("name")]), *formats]))
     return found
 
 
