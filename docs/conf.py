@@ -42,7 +42,17 @@ autodoc_mock_imports = [] if find_spec("triton") else ["triton"]
 
 MODULES = {  # in the order of reading
     edgeconnect_lite: re.findall(r"\w+", re.search(r"order of the data: (.*?)\.", edgeconnect_lite.__doc__, re.S)[1]),
-    edgeconnect_kernels: ["gated_elu", "triton_gated_elu", "cpu_gated_elu", "report", "roofline", "stored", "ptx"],
+    edgeconnect_kernels: [
+        "gated_elu",
+        "triton_gated_elu",
+        "cpu_gated_elu",
+        "traffic",
+        "interpreter",
+        "report",
+        "roofline",
+        "stored",
+        "ptx",
+    ],
 }
 PAGES_OF_FOLDERS = {"notebooks": "notebooks/00_start_here", "notebooks/solutions": "docs/code/solutions"}
 TEX = {  # what docutils lacks or takes wrongly, in words that it knows

@@ -18,6 +18,8 @@ from edgeconnect_kernels.report import (
     figures,
     parse_sass,
     peer,
+    peer_figures,
+    print_source,
     report,
     source_lines,
     variants,
@@ -148,6 +150,28 @@ def test_source_lines_keep_other_files_apart():
     kernel = Compiled("k", 90, 32, 32, "/a/k.py", "", b"")
     kernel.__dict__["sass"] = text  # as if it had been disassembled
     assert source_lines(kernel) == {0: ["FADD R1, R1, R2"], 3: ["STG.E [R4], R1", "EXIT"], 7: ["FMUL R1, R1, R2"]}
+
+
+def test_the_source_is_printed_with_its_instructions(tmp_path, capsys):
+    file = tmp_path / "k.py"
+    file.write_text("\n\n    tl.store(y_ptr, y)\n    y = exp(x)\n")
+    text = sass(f'\t//## File "{file}", line 4', "MUFU.EX2 R1, R1", "@P0 MUFU.EX2 R2, R2", f'\t//## File "{file}", line 3',
+                "STG.E.128 [R4], R1", "EXIT", '\t//## File "/t/standard.py", line 9', "FADD R1, R1, R2", *END)  # fmt: skip
+    kernel = Compiled("k", 90, 32, 32, str(file), "", b"")
+    kernel.__dict__["sass"] = text
+    print_source(kernel)
+    assert [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()] == [
+        ["2", "(in", "other", "files)"], ["2", "1", "STG.E.128", "tl.store(y_ptr, y)"], ["2", "2", "MUFU.EX2", "y = exp(x)"],
+    ]  # fmt: skip
+
+
+def test_the_peer_of_a_variant_does_the_same_work():
+    both = [peer_figures(Variant(kernel)) for kernel in ("backward_from_x", "backward_from_yg")]
+    (stored,) = [row for row in peer()["kernels"] if row["kernel"] == "backward" and row["dtype"] == "bfloat16"
+                 and row["target"] == 90 and row["layout"] == "contiguous" and not row["bias"]]  # fmt: skip
+    assert both[0] == both[1] is not None
+    assert both[0].instructions_per_element == stored["instructions_per_element"]
+    assert peer_figures(Variant("forward", aligned=False)) is peer_figures(Variant("forward", target=75)) is None
 
 
 @pytest.mark.parametrize(("counts", "seconds", "bound"), [

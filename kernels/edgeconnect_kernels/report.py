@@ -10,6 +10,7 @@ How long that must take at least on a known GPU: roofline.py.
 """
 
 import json
+import linecache
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -230,6 +231,16 @@ def source_lines(compiled: Compiled) -> dict[int, list[str]]:
     return dict(sorted(lines.items()))
 
 
+def print_source(compiled: Compiled) -> None:
+    """Each line of the kernel's source behind the number of instructions that it became; those that access global memory
+    (LDG, STG) or compute special functions (MUFU) by kind."""
+    for line, instructions in source_lines(compiled).items():
+        kinds = Counter(re.findall(r"(?:LDG|STG|MUFU)[.\w]+", " ".join(instructions)))
+        notable = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        text = linecache.getline(compiled.file, line).strip() if line else "(in other files)"
+        print(f"{len(instructions):3} {notable:22} {text[:72]}")
+
+
 def variants(
     kernels: Iterable[str] = ("forward", "backward_from_x", "backward_from_yg"),
     dtypes: Iterable[str] = tuple(POINTERS),
@@ -246,6 +257,15 @@ def peer() -> dict[str, Any]:
     return json.loads(Path(__file__).with_name("peer.json").read_text(encoding="utf-8"))
 
 
+def peer_figures(variant: Variant) -> Figures | None:
+    """The stored figures of Inductor's kernel for the same formulas; None where that is not stored."""
+    wanted = asdict(variant) | {"kernel": variant.kernel.split("_")[0]}
+    if not wanted.pop("aligned") or wanted.pop("wide_bias"):
+        return None
+    same = (row for row in peer()["kernels"] if wanted.items() <= row.items())
+    return next((Figures(**{field.name: row[field.name] for field in fields(Figures)}) for row in same), None)
+
+
 def report(chosen: Iterable[Variant]) -> dict[str, Any]:
     """Compile each variant (about a second each) and gather its figures.
 
@@ -253,18 +273,18 @@ def report(chosen: Iterable[Variant]) -> dict[str, Any]:
     "bytes_per_element", "of_peer", "modelled": {gpu: roofline(...)}}, ...], "peer"}.
     of_peer: instructions per element over those of Inductor's kernel, None where that is not stored.
     """
-    stored, kernels = peer(), []
+    kernels = []
     for variant in chosen:
-        found, fields = compile_variant(variant).figures, asdict(variant)
+        found, named, theirs = compile_variant(variant).figures, asdict(variant), peer_figures(variant)
         floors = (variant.bytes_per_element, found.instructions_per_element, found.mufu_per_element)
         kernels.append(
-            {"name": fields.pop("kernel"), **fields, **asdict(found), "bytes_per_element": variant.bytes_per_element}
-            | {"of_peer": _of_peer(variant, found, stored)}
+            {"name": named.pop("kernel"), **named, **asdict(found), "bytes_per_element": variant.bytes_per_element}
+            | {"of_peer": theirs and found.instructions_per_element / theirs.instructions_per_element}
             | {"modelled": {name: roofline(*floors, gpu) for name, gpu in GPUS.items() if gpu.target == variant.target}}
         )
     gpus = {name: asdict(gpu) for name, gpu in GPUS.items()}
     about = {"triton": _triton().__version__, "formula": FORMULA, "elements": ELEMENTS, "gpus": gpus}
-    return about | {"kernels": kernels, "peer": stored}
+    return about | {"kernels": kernels, "peer": peer()}
 
 
 def print_report(result: dict[str, Any]) -> None:
@@ -301,14 +321,6 @@ def print_report(result: dict[str, Any]) -> None:
     print(f"the same formulas, which is stored (torch {peer['torch']}, Triton {peer['triton']}).\n")
     console.print(floors)
     print(result["formula"].replace(": seconds", ":\nseconds"))
-
-
-def _of_peer(variant: Variant, found: Figures, stored: dict[str, Any]) -> float | None:
-    wanted = asdict(variant) | {"kernel": variant.kernel.split("_")[0]}
-    if not wanted.pop("aligned") or wanted.pop("wide_bias"):
-        return None
-    same = (row["instructions_per_element"] for row in stored["kernels"] if wanted.items() <= row.items())
-    return next((found.instructions_per_element / theirs for theirs in same), None)
 
 
 def _triton() -> ModuleType:
