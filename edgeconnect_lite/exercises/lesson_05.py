@@ -68,6 +68,7 @@ def check_discriminator_step(discriminator_step: Callable) -> None:
     answer = discriminator_step(theirs, optimizer, real, fake)
     if answer is None:
         return say(False)
+    require(scale.grad is None, "the generator behind the fake got a gradient; wanted the fake detached")
     answer = torch.tensor(answer) if isinstance(answer, float) else answer
     require_tensor(answer, ())
     wanted = losses.discriminator_loss(mine(real), mine(fake.detach()))
@@ -76,7 +77,6 @@ def check_discriminator_step(discriminator_step: Callable) -> None:
     if close(answer, losses.discriminator_loss(mine(real)[0], mine(fake)[0])):
         raise WrongAnswer("that is the loss of the first picture alone: this d gives logits, not a pair")
     require(close(answer, wanted), f"came: a loss of {answer.item():.4f}; wanted {wanted.item():.4f}")
-    require(scale.grad is None, "the generator behind the fake got a gradient; wanted the fake detached")
     require(not torch.equal(theirs.weight, before), "the discriminator did not move; wanted one step of its optimizer")
     gradient = torch.autograd.grad(wanted, mine.weight)[0]
     if close(theirs.weight.detach(), before - 0.5 * (gradient + 5.0)):
