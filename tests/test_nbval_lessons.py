@@ -167,11 +167,12 @@ def swap(place):
 
 
 def retype(place):
-    """Said on the other stream, or shown without being the cell's value."""
+    """Said on the other stream; or shown, and not the cell's value; or the other way round."""
+    other = {"execute_result": "display_data", "display_data": "execute_result"}
 
     def change(cell):
         output = cell.outputs[place]
-        output.update({"name": "stderr"} if "name" in output else {"output_type": "display_data"})
+        output.update({"name": "stderr"} if "name" in output else {"output_type": other[output.output_type]})
 
     return change
 
