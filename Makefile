@@ -10,7 +10,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 pip_options := $(if $(filter 1,$(CPU)),--extra-index-url https://download.pytorch.org/whl/cpu)
 ready := $(VENV)/.ready
 
-.PHONY: help demo lab test notebooks lint book handout
+.PHONY: help demo lab test notebooks lint book handout here
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,9 @@ book: $(ready) ## build the course as a site: docs/_build/html/index.html
 handout: ## the last commit without solutions, for students: handout.zip
 	git archive --format=zip --prefix=edgeconnect-lite/ -o handout.zip HEAD . \
 	  ':(exclude)notebooks/solutions' ':(exclude)docs/code/solutions.md' ':(exclude)tests' ':(exclude)TEACHING.md'
+
+here: ## install into the Python that runs, without what only the tests need
+	$(PYTHON) -m pip install --no-cache-dir $(pip_options) -c constraints.txt -e .
 
 $(ready): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

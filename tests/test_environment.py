@@ -20,7 +20,7 @@ CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 EXTRAS = PROJECT["optional-dependencies"]
 REQUIREMENTS = [Requirement(line) for line in sum(EXTRAS.values(), PROJECT["dependencies"])]
 TARGETS = ["demo", "lab", "test", "notebooks", "lint", "book"]
-NO_SETUP = ["handout"]  # needs git alone
+NO_SETUP = ["handout", "here"]  # need git alone; the Python that runs
 
 
 def pins():
