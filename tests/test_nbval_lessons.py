@@ -151,7 +151,9 @@ def text_damages(place, key, text, approx):
             word = found[0][: digit.start()] + str((int(digit[0]) + 5) % 10) + found[0][digit.end() :]
             changed = text[: found.start()] + word + text[found.end() :]
             yield "another digit", write(place, key, changed), approx and close(found[0], word)
-    yield "another word", write(place, key, re.sub(r"[a-z]", lambda letter: letter[0].upper(), text, count=1)), False
+    if letter := re.search(r"[A-Za-z]", text):  # some say nothing but numbers
+        changed = text[: letter.start()] + letter[0].swapcase() + text[letter.end() :]
+        yield "another word", write(place, key, changed), False
     yield "text cut", write(place, key, text[:-2]), False
 
 
