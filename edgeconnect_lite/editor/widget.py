@@ -502,7 +502,7 @@ class EdgeEditor(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         with contextlib.suppress(RuntimeError, TimeoutError):  # the widget says what is wrong
-            self.wait(10)
+            self.wait()
         return shown_as(super()._repr_mimebundle_(**options), self._drawn_now(2), repr(self))
 
 
