@@ -1,8 +1,9 @@
 """Edge-guided inpainting of faces in two stages: complete the edges of the hole, then paint the photo from them.
 
-Read the modules in the order of the data: photos, masks, edges, samples, layers, canny, generators, dilated, discriminators,
-weights, features, attributes, losses, optimizers, run_parts, training, runs, inpainting, metrics, figures, explore, editor,
-evaluation, evaluation_report, exercises, marks, cli. Nothing happens at import: the first name that needs torch loads it.
+Read the modules in the order of the data: trees, zips, listing, photos, data_sets, masks, parallel, prepare, edges, samples,
+layers, canny, generators, dilated, discriminators, weights, features, attributes, losses, optimizers, run_parts, training,
+runs, inpainting, metrics, figures, explore, editor, evaluation, evaluation_report, exercises, marks, cli. Nothing happens at import:
+the first name that needs torch loads it.
 """
 
 from importlib import import_module
@@ -10,7 +11,8 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "photos": ("FacePhotos", "PhotoFolder", "CelebA", "BadPhoto", "read_photo", "as_photo"),
+    "photos": ("FacePhotos", "PhotoFolder", "BadPhoto", "read_photo", "as_photo"),
+    "data_sets": ("CelebA", "CelebAHQ", "FFHQ", "Places365"),
     "masks": ("RandomMasks", "MaskFolder", "BadMask", "read_mask", "as_mask", "stroke_mask", "brush_mask", "box_mask"),
     "edges": ("to_gray", "true_edges", "known_edges", "merge_edges"),
     "samples": ("Sample", "Samples", "batches", "edge_stage_input", "image_stage_input", "noised_edges"),

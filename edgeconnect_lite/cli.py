@@ -233,28 +233,48 @@ def _named(pairs: tuple[str, ...]) -> dict[str, str]:
     return named
 
 
-def prepare(source: tyro.conf.Positional[Path], out: Path) -> None:
-    """Check every picture of a folder and write the readable ones as a file list, one path a line.
+def prepare(
+    source: tyro.conf.Positional[Path],
+    out: Path,
+    size: int = 128,
+    masks: bool = False,
+    invert_masks: bool = False,
+    split: str | None = None,
+    workers: int = 0,
+) -> None:
+    """Prepare pictures for training once: all into one .zip, cut and resized, or a .txt list of those that can be read.
+
+    Broken ones are left out and named. A .zip goes on where an earlier run was ended, and is read bit for bit as SOURCE was.
 
     Args:
-        source: a folder tree of pictures.
-        out: the list, a .txt file; --photos takes it.
+        source: a folder tree of pictures, the root of CelebA, CelebA-HQ, FFHQ or Places365, a .txt list, or a .zip.
+        out: the archive, a .zip file, or the list, a .txt file; --photos (or --masks) takes both.
+        size: px of the pictures in the archive.
+        masks: SOURCE holds masks: kept with one bit a pixel, white = hole.
+        invert_masks: black = hole in SOURCE, as Quick Draw masks have it; not in the archive any more.
+        split: which part of a well-known data set (train, valid, test; of Quick Draw's masks train or test), by default train.
+        workers: processes; 0 = one for each CPU core.
     """
-    from edgeconnect_lite.photos import BadPhoto, list_pictures, read_photo, write_bytes
+    from edgeconnect_lite.data_sets import masks_at, open_data_set
+    from edgeconnect_lite.listing import list_pictures
+    from edgeconnect_lite.parallel import cores
+    from edgeconnect_lite.prepare import Recipe, prepare_archive, prepare_list
     from edgeconnect_lite.runs import progress
 
-    _check_writable(out, endings=(".txt",))
-    good, paths = [], list_pictures(source)
-    for path in progress(paths):
-        try:
-            read_photo(path)
-            good.append(os.path.relpath(path, out.parent))
-        except BadPhoto as error:
-            print(f"skipped: {error}", file=sys.stderr)
-    if not good:
-        raise UsageError(f"{source}: none of the {len(paths)} pictures can be read")
-    write_bytes(out, ("\n".join(good) + "\n").encode())
-    print(f"wrote {out}: {len(good)} of {len(paths)} pictures")
+    _check_writable(out, endings=(".txt", ".zip"))
+    if not 16 <= size <= 4096 or workers < 0:
+        raise UsageError(f"--size is {size} and --workers {workers}; wanted 16 to 4096, and at least 0")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise UsageError(f"{out} is the source; wanted another --out")
+    paths = list_pictures(masks_at(source, split == "test")) if masks else open_data_set(source, size, split).paths
+    if out.suffix.lower() == ".txt":
+        report = prepare_list(paths, out, workers or cores(), progress)
+    else:
+        report = prepare_archive(paths, out, Recipe(size, masks, invert_masks), workers or cores(), progress)
+    for _, reason in report.skipped:
+        print(f"skipped: {reason}", file=sys.stderr)
+    earlier = f", {report.found} of them in an earlier run" if report.found else ""
+    print(f"wrote {out}: {report.stored} of {len(paths)} pictures{earlier}")
 
 
 def kernel(

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from edgeconnect_lite.edges import to_gray
-from edgeconnect_lite.photos import BadPhoto, centre_square, decode_photo, list_pictures, read_bytes
+from edgeconnect_lite.listing import BadPhoto, list_pictures, read_bytes
+from edgeconnect_lite.photos import centre_square, decode_photo
 
 DATA_SET_SIZE = 512  # px: the size at which the Quick, Draw! masks and their stroke widths are given
 BINS: tuple[tuple[float, float], ...] = ((0.0, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))
@@ -61,10 +62,20 @@ def read_mask(path: str | Path, invert: bool = False) -> np.ndarray:
     What is transparent is known. Raises BadMask, naming the file.
     """
     try:
-        gray = to_gray(decode_photo(read_bytes(path), str(path), background=255 if invert else 0))
+        return decode_mask(read_bytes(path), str(path), invert)
     except BadPhoto as error:
         raise BadMask(str(error)) from None
+
+
+def decode_mask(data: bytes, name: str, invert: bool = False) -> np.ndarray:
+    """The bytes of a mask file as bool (H, W), as read_mask has it. Raises BadPhoto, naming the file."""
+    gray = to_gray(decode_photo(data, name, background=255 if invert else 0))
     return (gray < 128) if invert else (gray >= 128)
+
+
+def centre_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """Cut the largest centred square out of bool (H, W) and resize it: hole where at least half was. bool (size, size)."""
+    return centre_square(mask.astype(np.uint8) * 255, size) >= 128
 
 
 def _doodle(rng: np.random.Generator) -> np.ndarray:
@@ -207,7 +218,7 @@ class RandomMasks:
 
 
 class MaskFolder:
-    """A folder tree or list of mask files: `masks[i]` and `masks.draw(rng)` give bool (size, size), True = hole.
+    """A folder tree, list or zip archive of mask files: `masks[i]` and `masks.draw(rng)` give bool (size, size), True = hole.
 
     White = hole; invert=True for sets that store the opposite, as the Quick, Draw! Irregular Mask Dataset does.
     A broken file is named in a BrokenMaskWarning and skipped by iteration and `draw`.
@@ -234,8 +245,11 @@ class MaskFolder:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        mask = read_mask(self.paths[index], self.invert)
-        return centre_square(mask.astype(np.uint8) * 255, self.size) >= 128
+        try:
+            mask = decode_mask(self.paths.read(index), str(self.paths[index]), self.invert)
+        except BadPhoto as error:
+            raise BadMask(str(error)) from None
+        return centre_mask(mask, self.size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (mask for i in range(len(self)) if (mask := self._read(i)) is not None)

@@ -1,7 +1,7 @@
-"""Photos: where every picture of the pipeline begins. The shipped rendered faces, CelebA, any folder or file list.
+"""Photos: from files to arrays. The shipped rendered faces, and any folder, file list or zip archive of pictures.
 
-Every data set here is a sequence of uint8 (size, size, 3) RGB arrays. CelebA: Liu et al., "Deep Learning Face Attributes in
-the Wild", ICCV 2015. The rendered faces: assets/faces-128.md.
+Every data set here is a sequence of uint8 (size, size, 3) RGB arrays. The rendered faces: assets/faces-128.md. The layouts of
+CelebA and other well-known sets: data_sets.py.
 """
 
 import contextlib
@@ -20,15 +20,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
-
-class BadPhoto(ValueError):
-    """A photo that cannot be read or has the wrong form; the message names it and says what was wanted."""
-
-
-class BrokenPhotoWarning(UserWarning):
-    """A photo of a folder could not be read and was skipped; the message names it."""
+from edgeconnect_lite.listing import BadPhoto, BrokenPhotoWarning, list_pictures, read_bytes
+from edgeconnect_lite.trees import EXTENSIONS
 
 
 def as_photo(photo: np.ndarray, background: int = 255) -> np.ndarray:
@@ -73,15 +66,6 @@ def decode_photo(data: bytes, name: str, background: int = 255) -> np.ndarray:
         raise BadPhoto(f"{name}: not a picture that can be read; wanted {', '.join(EXTENSIONS)}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadPhoto(f"{name}: broken picture ({error})") from None
-
-
-def read_bytes(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise BadPhoto(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise BadPhoto(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def read_photo(path: str | Path) -> np.ndarray:
@@ -174,12 +158,11 @@ class FacePhotos:
 
 
 class PhotoFolder:
-    """Any folder tree or file list of pictures (.jpg .png .webp .bmp), each cut to its centred square and resized.
+    """Any folder tree, file list or zip archive of pictures (.jpg .png .webp .bmp), cut to their centred squares and resized.
 
-    source: a folder, a text file with one path a line (as `edgeconnect-lite prepare` writes it; relative paths count
-    from that file), or paths. A broken file is named in a BrokenPhotoWarning and skipped: iteration leaves it out, and
-    `photos[i]` gives the next readable one (`edgeconnect-lite prepare` writes a list without broken files). Raises
-    BadPhoto if there is no picture at all.
+    source: a folder, a text file with one path a line (listing.read_list), a zip archive (as `edgeconnect-lite prepare`
+    writes both), or paths. A broken file is named in a BrokenPhotoWarning and skipped: iteration leaves it out, and
+    `photos[i]` gives the next readable one. Raises BadPhoto if there is no picture at all.
     """
 
     def __init__(self, source: str | Path | Iterable[str | Path], size: int = 128):
@@ -190,9 +173,10 @@ class PhotoFolder:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def _square(self, path: Path) -> np.ndarray | None:
+    def _square(self, index: int) -> np.ndarray | None:
+        path = self.paths[index]
         try:
-            return centre_square(read_photo(path), self.size)
+            return centre_square(decode_photo(self.paths.read(index), str(path)), self.size)
         except BadPhoto as error:
             if path not in self._warned:
                 self._warned.add(path)
@@ -203,54 +187,10 @@ class PhotoFolder:
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} photos")
         for step in range(len(self)):
-            photo = self._square(self.paths[(index + step) % len(self)])
+            photo = self._square((index + step) % len(self))
             if photo is not None:
                 return photo
         raise BadPhoto(f"none of the {len(self)} photos can be read, beginning with {self.paths[0]}")
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (photo for path in self.paths if (photo := self._square(path)) is not None)
-
-
-def list_pictures(source: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The picture files of a folder tree (sorted), of a text file with one path a line, or of an iterable of paths."""
-    if not isinstance(source, str | Path):
-        paths = [Path(path) for path in source]
-    elif Path(source).is_dir():
-        paths = sorted(path for path in Path(source).rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    elif Path(source).suffix.lower() == ".txt" and Path(source).is_file():
-        lines = Path(source).read_text("utf-8-sig").splitlines()
-        paths = [Path(source).parent / line.strip() for line in lines if line.strip()]
-    else:
-        raise BadPhoto(f"{source}: there is no such folder; wanted a folder of pictures or a .txt list of files")
-    if not paths:
-        raise BadPhoto(f"{source}: no picture in it; wanted files ending in {', '.join(EXTENSIONS)}")
-    return paths
-
-
-class CelebA(PhotoFolder):
-    """CelebA's aligned faces (178 x 218) in the official layout, cut to the centred 178 x 178 and resized.
-
-    root holds img_align_celeba/000001.jpg ... and list_eval_partition.txt (here, or in Eval/).
-    Get them from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (non-commercial research use).
-    """
-
-    SPLITS: tuple[str, ...] = ("train", "valid", "test")
-
-    def __init__(self, root: str | Path, split: Literal["train", "valid", "test"] = "train", size: int = 128):
-        if split not in self.SPLITS:
-            raise ValueError(f"split is {split!r}; wanted one of {', '.join(self.SPLITS)}")
-        root = Path(root)
-        tables = [
-            path for path in (root / "list_eval_partition.txt", root / "Eval/list_eval_partition.txt") if path.is_file()
-        ]
-        if not tables or not (root / "img_align_celeba").is_dir():
-            raise BadPhoto(f"{root}: not CelebA's layout; wanted img_align_celeba/ and list_eval_partition.txt in it")
-        rows = [line.split() for line in tables[0].read_text("utf-8").splitlines() if line.strip()]
-        if any(len(row) != 2 or row[1] not in ("0", "1", "2") for row in rows):
-            raise BadPhoto(f"{tables[0]}: wanted lines of the form '000001.jpg 0' with a split of 0, 1 or 2")
-        part = str(self.SPLITS.index(split))
-        paths = [root / "img_align_celeba" / name for name, number in rows if number == part]
-        if not paths:
-            raise BadPhoto(f"{tables[0]}: no picture of the split {split!r} ({part}) in it")
-        super().__init__(paths, size)
+        return (photo for i in range(len(self)) if (photo := self._square(i)) is not None)

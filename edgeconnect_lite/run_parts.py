@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -10,14 +11,15 @@ import torch
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.state import AcceleratorState
 from torch import nn
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
+from edgeconnect_lite.data_sets import masks_at, open_data_set
 from edgeconnect_lite.dilated import DilatedGenerator
 from edgeconnect_lite.generators import ImageGenerator
 from edgeconnect_lite.masks import MaskFolder, RandomMasks
 from edgeconnect_lite.optimizers import Muon
-from edgeconnect_lite.photos import CelebA, FacePhotos, PhotoFolder
-from edgeconnect_lite.samples import Sample, Samples, iterate_samples
+from edgeconnect_lite.photos import FacePhotos, PhotoFolder
+from edgeconnect_lite.samples import MixedPhotos, Sample, Samples, iterate_samples, shares
 from edgeconnect_lite.weights import load_network, weights_folder
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ Precision = Literal["no", "bf16"]  # not fp16: its loss scaler would be one more
 Optimizer = Literal["muon", "adam"]
 Network = Literal["unet", "dilated"]
 Schedule = Literal["cosine", "constant"]
+Photos = FacePhotos | PhotoFolder | MixedPhotos
+_WEIGHTED = re.compile(r"(.+):([0-9]*\.?[0-9]+)")
 
 
 def open_data(config: Training) -> tuple[Accelerator, Samples, list[Sample]]:
@@ -35,12 +39,11 @@ def open_data(config: Training) -> tuple[Accelerator, Samples, list[Sample]]:
         raise ValueError(f"precision is {config.precision!r}; wanted one of {', '.join(get_args(Precision))}")
     photos = open_photos(config.photos, config.size)
     masks = open_masks(config)
-    kept = len(photos) - config.validation
-    if kept < config.batch_size:
+    train, held_out = keep_back(photos, config.validation)
+    if min(len(train), len(held_out)) < 1 or len(train) < config.batch_size:
         raise ValueError(
             f"{config.photos}: {len(photos)} photos are too few; wanted {config.validation} + {config.batch_size}"
         )
-    train, held_out = part_of(photos, 0, kept), part_of(photos, kept, len(photos))
     AcceleratorState._reset_state(reset_partial_state=False)  # a notebook may train twice, with another precision
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),  # MPS only when asked, and nobody can ask yet
@@ -53,6 +56,18 @@ def open_data(config: Training) -> tuple[Accelerator, Samples, list[Sample]]:
     return accelerator, Samples(train, masks, config.seed, roughen=config.roughen), fixed
 
 
+def keep_back(photos: Any, count: int) -> tuple[Any, Any]:
+    """All but the last `count` photos, and these. Of a mixture each source gives some, by its weight."""
+    if not isinstance(photos, MixedPhotos):
+        kept = max(len(photos) - count, 0)
+        return part_of(photos, 0, kept), part_of(photos, kept, len(photos))
+    pairs = [keep_back(source, share) for source, share in zip(photos.sources, shares(photos.weights, count))]
+    if not all(len(train) for train, _ in pairs):
+        return [], []
+    train, held_out = zip(*pairs)
+    return MixedPhotos(train, photos.weights), ConcatDataset([part for part in held_out if len(part)])
+
+
 def part_of(photos: FacePhotos | PhotoFolder, start: int, end: int) -> Any:
     """Photos start to end - 1. Of files it has those alone, so that what takes a broken one's place is of the same part."""
     if not isinstance(photos, PhotoFolder):
@@ -62,19 +77,22 @@ def part_of(photos: FacePhotos | PhotoFolder, start: int, end: int) -> Any:
     return part
 
 
-def open_photos(name: str, size: int) -> FacePhotos | PhotoFolder:
-    """ "faces" = the shipped ones; else CelebA's root, a folder of photos or a .txt list. The training part of each."""
-    if name == "faces":
-        return FacePhotos("train", size)
-    if (Path(name) / "img_align_celeba").is_dir():
-        return CelebA(name, "train", size)
-    return PhotoFolder(name, size)
+def open_photos(name: str, size: int) -> Photos:
+    """ "faces" = the shipped ones; else a well-known set's root, a folder, a .txt list, a .zip: the training part of each.
+
+    "faces:1,celeba:3" mixes sources by weights: here three of four samples are CelebA's. A weight left out is 1.
+    """
+    if not Path(name).exists() and ("," in name or _WEIGHTED.fullmatch(name)):
+        parts = [_WEIGHTED.fullmatch(part) or (part, part, "1") for part in name.split(",")]
+        return MixedPhotos([open_photos(part[1], size) for part in parts], [float(part[2]) for part in parts])
+    return FacePhotos("train", size) if name == "faces" else open_data_set(name, size)
 
 
 def open_masks(config: Training) -> RandomMasks | MaskFolder:
-    """Kinds of generated masks, parted by commas, or a folder of mask files."""
-    if Path(config.masks).is_dir():
-        return MaskFolder(config.masks, config.size, config.invert_masks)
+    """Kinds of generated masks, parted by commas, or a folder, .txt list or .zip of mask files (of Quick Draw's: train/)."""
+    path = Path(config.masks)
+    if path.is_dir() or path.suffix.lower() in (".txt", ".zip"):
+        return MaskFolder(masks_at(path), config.size, config.invert_masks)
     return RandomMasks(tuple(config.masks.split(",")), config.size, config.hole_ratio)
 
 

@@ -7,7 +7,7 @@ Sample k of a stream depends on (seed, k) alone, so the same seed gives the same
 and training resumes at step s by asking for samples from s * batch_size on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -21,7 +21,7 @@ from edgeconnect_lite.edges import HIGH, LOW, known_edges, to_gray, true_edges
 
 
 class PhotoSource(Protocol):
-    """FacePhotos, PhotoFolder, CelebA, or your own: uint8 (size, size, 3) by index."""
+    """FacePhotos, PhotoFolder, CelebA, MixedPhotos, or your own: uint8 (size, size, 3) by index."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> np.ndarray: ...
@@ -118,12 +118,64 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, 1]).permutation(count)
 
 
+def shares(weights: Sequence[float], count: int) -> list[int]:
+    """Whole numbers that sum to count, as nearly as can be in the ratio of the weights."""
+    exact = np.asarray(weights, np.float64) / np.sum(weights) * count
+    whole = np.floor(exact).astype(int)
+    whole[np.argsort(whole - exact, kind="stable")[: count - whole.sum()]] += 1
+    return whole.tolist()
+
+
+class MixedPhotos:
+    """Several sources in one stream: of every 1,000 samples each source gives its share, by the weights, at random places.
+
+    Each source's photos come once in its own epoch, in random order. As a sequence it is one source after the other.
+    """
+
+    BLOCK = 1000  # samples in which the shares are kept
+
+    def __init__(self, sources: Sequence[PhotoSource], weights: Sequence[float]):
+        if not sources or len(sources) != len(weights) or not all(0 < weight < np.inf for weight in weights):
+            raise ValueError(f"weights are {list(weights)} for {len(sources)} sources; wanted one above 0 for each")
+        self.sources, self.weights = list(sources), list(weights)
+        self.first = np.cumsum([0] + [len(source) for source in self.sources])
+        self.slots = np.cumsum([0] + shares(self.weights, self.BLOCK))
+        if (np.diff(self.slots) < 1).any():
+            raise ValueError(f"weights are {self.weights}; wanted none below a {self.BLOCK}th of their sum")
+        self._orders: dict[tuple[int, int], tuple[tuple[int, int], np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} photos")
+        source = int(np.searchsorted(self.first, index % len(self), "right")) - 1
+        return self.sources[source][index % len(self) - int(self.first[source])]
+
+    def index_at(self, seed: int, k: int) -> int:
+        """Which photo sample k of the stream shows: a function of (seed, k)."""
+        block, place = divmod(k, self.BLOCK)
+        slot = int(epoch_order(seed, block, self.BLOCK)[place])
+        source = int(np.searchsorted(self.slots, slot, "right")) - 1
+        start, end = self.slots[source : source + 2].tolist()
+        epoch, place = divmod(block * (end - start) + slot - start, len(self.sources[source]))
+        return int(self.first[source] + self._order(source, seed, epoch)[place])
+
+    def _order(self, source: int, seed: int, epoch: int) -> np.ndarray:
+        """Of two epochs of each source, the neighbours that one block may need, the order is kept."""
+        if self._orders.get((source, epoch % 2), (None,))[0] != (seed, epoch):
+            order = np.random.default_rng([seed, epoch, 3, source]).permutation(len(self.sources[source]))
+            self._orders[source, epoch % 2] = (seed, epoch), order
+        return self._orders[source, epoch % 2][1]
+
+
 class Samples(Dataset):
     """An endless stream of ground truths: every photo once an epoch, in random order, each with a mask of its own.
 
-    photos: any PhotoSource. masks: any MaskSource of the same size. seed: decides everything. flip: mirror half of them.
-    jitter: strength of jitter_colours, 0 = off. roughen: share of photos that roughen_photo works on. `samples[k]` is sample
-    k of the stream, for any k >= 0.
+    photos: any PhotoSource; MixedPhotos come by their weights. masks: any MaskSource of the same size. seed: decides
+    everything. flip: mirror half of them. jitter: strength of jitter_colours, 0 = off. roughen: share of photos that
+    roughen_photo works on. `samples[k]` is sample k of the stream, for any k >= 0.
     """
 
     def __init__(
@@ -134,8 +186,7 @@ class Samples(Dataset):
         self.flip, self.jitter, self.low, self.high, self.roughen = flip, jitter, low, high, roughen
 
     def __getitem__(self, k: int) -> Sample:
-        epoch, place = divmod(k, len(self.photos))
-        photo = self.photos[int(epoch_order(self.seed, epoch, len(self.photos))[place])]
+        photo = self.photos[self._index(k)]
         rng = np.random.default_rng([self.seed, k, 2])
         if self.flip and rng.random() < 0.5:
             photo = np.ascontiguousarray(photo[:, ::-1])
@@ -144,6 +195,12 @@ class Samples(Dataset):
         if self.roughen and rng.random() < self.roughen:
             photo = roughen_photo(photo, rng)
         return make_sample(photo, self.masks.draw(rng), self.low, self.high)
+
+    def _index(self, k: int) -> int:
+        if isinstance(self.photos, MixedPhotos):
+            return self.photos.index_at(self.seed, k)
+        epoch, place = divmod(k, len(self.photos))
+        return int(epoch_order(self.seed, epoch, len(self.photos))[place])
 
 
 def batches(samples: Dataset, batch_size: int, steps: int, start: int = 0, workers: int = 0) -> DataLoader:

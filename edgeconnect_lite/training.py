@@ -52,8 +52,8 @@ class Training:
 
     stage: ClassVar[str]  # one of weights.STAGE_NAMES, and the name of the run's folder
     start_from: str | None = None  # a pair of weights (a folder, "shipped") whose generator this run begins with
-    photos: str = "faces"  # "faces" (shipped), a folder, a .txt list, or CelebA's root
-    masks: str = "strokes,brush"  # kinds of generated masks, or a folder of masks (white = hole)
+    photos: str = "faces"  # "faces" (shipped), a folder, .txt list or .zip, a known set's root; "faces:1,celeba:3" mixes
+    masks: str = "strokes,brush"  # kinds of generated masks, or a folder, .txt list or .zip of masks (white = hole)
     invert_masks: bool = False  # the folder's masks have black holes, as Quick Draw masks do
     hole_ratio: tuple[float, float] = (0.02, 0.6)  # share of the hole in generated masks
     roughen: float = 0.25  # share of photos that are given the texture, contrast and faults of photographs
