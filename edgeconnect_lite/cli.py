@@ -162,8 +162,9 @@ def evaluate(
 
     Args:
         weights: a folder of weights, or a name on the Hugging Face Hub; by default the shipped ones.
-        photos: a folder of photos; by default the 500 shipped test faces, which are then also split by what they show.
-        masks: a folder of masks, white = hole, in place of the sets.
+        photos: a folder, .txt list or .zip of photos, or a data set's root, of which the part to measure on is taken; by
+            default the 500 shipped test faces, which are then also split by what they show.
+        masks: a folder, .txt list or .zip of masks, white = hole, in place of the sets.
         invert_masks: black = hole in that folder.
         sets: which of strokes (free, and in six bins of hole ratio), brush (20-40 %), box (in the centre); by default all.
         also: other weights to measure beside these, NAME=DIR; may be given more than once.
@@ -174,9 +175,10 @@ def evaluate(
     """
     from itertools import islice
 
+    from edgeconnect_lite.data_sets import open_data_set
     from edgeconnect_lite.evaluation_report import print_report, run_evaluation, write_figures
     from edgeconnect_lite.inpainting import Inpainter
-    from edgeconnect_lite.photos import FacePhotos, PhotoFolder, write_bytes
+    from edgeconnect_lite.photos import FacePhotos, write_bytes
 
     if json_file:
         _check_writable(json_file, endings=(".json",))
@@ -185,7 +187,7 @@ def evaluate(
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}; wanted at least 1")
     chosen = _mask_sets(sets, masks, invert_masks)
-    faces = FacePhotos("test") if photos is None else PhotoFolder(photos)
+    faces = FacePhotos("test") if photos is None else open_data_set(photos, 128, held_out=True)
     others = {name: Inpainter.from_pretrained(folder) for name, folder in _named(also).items()}
     inpainter = Inpainter.from_pretrained(weights)
     some = faces if limit is None else list(islice(faces, limit))
@@ -203,13 +205,14 @@ def evaluate(
 
 def _mask_sets(sets: str | None, masks: Path | None, invert: bool) -> dict:
     """[mask_set][bin] -> masks: the folder's, or the chosen ones of our own."""
+    from edgeconnect_lite.data_sets import masks_at
     from edgeconnect_lite.evaluation import mask_sets
     from edgeconnect_lite.masks import MaskFolder
 
     if masks is not None:
         if sets is not None:
             raise UsageError(f"--sets is {sets} and --masks is {masks}; wanted one of the two")
-        return {masks.resolve().name: {"any": MaskFolder(masks, 128, invert)}}
+        return {masks.resolve().name: {"any": MaskFolder(masks_at(masks, held_out=True), 128, invert)}}
     known = mask_sets()
     names = list(known) if sets is None else [name.strip() for name in sets.split(",")]
     unknown = [name for name in names if name not in known]
@@ -270,7 +273,11 @@ def prepare(
     if out.suffix.lower() == ".txt":
         report = prepare_list(paths, out, workers or cores(), progress)
     else:
-        report = prepare_archive(paths, out, Recipe(size, masks, invert_masks), workers or cores(), progress)
+        try:
+            report = prepare_archive(paths, out, Recipe(size, masks, invert_masks), workers or cores(), progress)
+        except KeyboardInterrupt:
+            kept = f"{out}.part keeps what is done, the same command goes on"
+            raise SystemExit(f"edgeconnect-lite: interrupted; {kept}") from None
     for _, reason in report.skipped:
         print(f"skipped: {reason}", file=sys.stderr)
     earlier = f", {report.found} of them in an earlier run" if report.found else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeconnect_lite.listing import BadPhoto, PictureFiles, list_pictures
+from edgeconnect_lite.listing import BadPhoto, PictureFiles, list_pictures, read_lines
 from edgeconnect_lite.photos import PhotoFolder
 
 PLACES_FOLDERS = {
@@ -57,7 +57,7 @@ class CelebA(DataSet):
         ]
         if not tables or not self.is_at(root):
             raise BadPhoto(f"{root}: not CelebA's layout; wanted img_align_celeba/ and list_eval_partition.txt in it")
-        rows = [line.split() for line in tables[0].read_text("utf-8").splitlines() if line.strip()]
+        rows = [line.split() for line in read_lines(tables[0])]
         if any(len(row) != 2 or row[1] not in ("0", "1", "2") for row in rows):
             raise BadPhoto(f"{tables[0]}: wanted lines of the form '000001.jpg 0' with a split of 0, 1 or 2")
         part = str(self.SPLITS.index(split))

@@ -45,6 +45,15 @@ def read_bytes(path: str | Path) -> bytes:
         raise BadPhoto(f"{path}: cannot be read ({getattr(error, 'strerror', error)})") from None
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, without what stands blank. Raises BadPhoto, naming it."""
+    try:
+        lines = read_bytes(path).decode("utf-8-sig").replace("\r", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise BadPhoto(f"{path}: no text ({error.reason} at byte {error.start}); wanted UTF-8") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
 class PictureFiles(Sequence[Path]):
     """Files on disk: `paths[i]` is a path, `paths.read(i)` its content. root: where relative names count from."""
 
@@ -242,12 +251,7 @@ def read_list(path: Path) -> PictureFiles:
     Relative paths count from the list's folder. Where none of the first ten is there, they are looked for in the folders
     beside the list, a leading / ignored: Places365's own lists say /a/airfield/00000001.jpg 0, and mean data_256/a/...
     """
-    try:
-        lines = path.read_text("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise BadPhoto(f"{path}: not a text list ({error.reason} at byte {error.start}); wanted UTF-8") from None
-    stripped = (line.strip() for line in lines)
-    names = Names(_without_label(line) for line in stripped if line and not line.startswith("#"))
+    names = Names(_without_label(line) for line in read_lines(path) if not line.startswith("#"))
     first = [names[i] for i in range(min(10, len(names)))]
     if first and not any((path.parent / name).is_file() for name in first):
         beside = sorted(folder for folder in path.parent.iterdir() if folder.is_dir())

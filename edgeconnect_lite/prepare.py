@@ -17,7 +17,7 @@ import re
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,7 +29,7 @@ from edgeconnect_lite.listing import BadPhoto, PictureFiles
 from edgeconnect_lite.masks import centre_mask, decode_mask
 from edgeconnect_lite.parallel import in_order
 from edgeconnect_lite.photos import centre_square, decode_photo, write_bytes
-from edgeconnect_lite.zips import LOCAL, ZipWriter
+from edgeconnect_lite.zips import LOCAL, ZipWriter, entry_bytes
 
 HEAD, MANIFEST, SKIPPED = "prepared.json", "manifest.csv", "skipped.csv"
 
@@ -53,7 +53,7 @@ class Report:
 
     path: Path
     stored: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # (its name in the source, the reason)
+    skipped: list[list[str]] = field(default_factory=list)  # (its name in the source, the reason)
     found: int = 0  # of the stored ones: what an earlier run had done
 
 
@@ -113,39 +113,65 @@ def prepare_archive(
     Raises BadPhoto if no picture can be read, ValueError if out or OUT.part is something else, OSError if it cannot be written.
     """
     head, part, report = head_of(paths, recipe), out.with_name(f"{out.name}.part"), Report(out)
-    if out.exists() and _begins_with(out) != head:
-        _refuse_foreign(out, whole=True)
-    elif out.exists():
-        with zipfile.ZipFile(out) as finished:
-            skipped = csv.reader(io.StringIO(finished.read(SKIPPED).decode()))
-            report.skipped = [(name, reason) for name, reason in skipped][1:]
+    if _is_begun(out, head, whole=True):
+        with suppress(zipfile.BadZipFile, KeyError), zipfile.ZipFile(out) as finished:  # a damaged one is made again
+            report.skipped = list(csv.reader(io.StringIO(finished.read(SKIPPED).decode())))[1:]
             report.stored = report.found = len(finished.namelist()) - len((HEAD, MANIFEST, SKIPPED))
-        return report
-    if part.exists() and _begins_with(part) != head:
-        _refuse_foreign(part, whole=False)
+            return report
+    _is_begun(part, head, whole=False)
     try:
         with _alone_in(part) as file:
             _fill(file, paths, recipe, head, report, workers, progress)
         os.replace(part, out)
     except OSError as error:
         raise OSError(
-            f"{part}: cannot be written ({error.strerror}); it keeps what is done, the same command goes on"
+            f"{part}: cannot be written ({error.strerror}); what is done stays, the same command goes on"
         ) from None
+    except BadPhoto:
+        part.unlink()
+        raise
     return report
 
 
-def _fill(file, paths, recipe, head, report, workers, progress) -> None:
-    writer, manifest = ZipWriter(file), [("file", "sha256", "source")]
+def _is_begun(path: Path, head: bytes, whole: bool) -> bool:
+    """Whether `prepare_archive` wrote this of the same pictures.
+
+    Nothing that it did not make is written over, and no unfinished archive of other pictures: ValueError.
+    """
+    if not path.exists():
+        return False
+    first = entry_bytes(HEAD, head)
+    with path.open("rb") as file:
+        found = file.read(len(first))
+    if found == first or (not whole and first.startswith(found)):  # killed at its first bytes
+        return True
+    if found[LOCAL.size :].startswith(HEAD.encode()):
+        if whole:
+            return False
+        raise ValueError(
+            f"{path}: begun from other pictures, or for another size or kind; delete it to begin anew, or give another --out"
+        )
+    raise ValueError(f"{path}: holds something that `prepare` did not make; wanted another --out")
+
+
+def _fill(
+    file: BinaryIO, paths: PictureFiles, recipe: Recipe, head: bytes, report: Report, workers: int, progress: Callable
+) -> None:
+    writer, manifest, skipped = ZipWriter(file), Table("file", "sha256", "source"), Table("source", "reason")
+    missing = np.ones(len(paths), bool)
 
     def note(index: int, data: bytes) -> None:
-        manifest.append((f"{index:08d}{recipe.ending}", hashlib.sha256(data).hexdigest(), paths.names[index]))
+        missing[index] = False
+        manifest.add(f"{index:08d}{recipe.ending}", hashlib.sha256(data).hexdigest(), paths.names[index])
+        report.stored += 1
 
-    missing = np.ones(len(paths), bool)
     for name, data in writer.entries(re.compile(rf"{HEAD}|\d{{8}}{recipe.ending}")):
         if name != HEAD:
-            note(int(name[:8]), data)
-            missing[int(name[:8])] = False
-    report.found = len(paths) - int(missing.sum())
+            index = int(name[:8])
+            if index >= len(paths) or not missing[index]:
+                raise ValueError(f"{file.name}: damaged at {name}; delete it to begin anew")
+            note(index, data)
+    report.found = report.stored
     if not writer.count:
         writer.add(HEAD, head)
     results = in_order(Work(paths, recipe), np.flatnonzero(missing), workers)
@@ -154,43 +180,37 @@ def _fill(file, paths, recipe, head, report, workers, progress) -> None:
             writer.add(f"{index:08d}{recipe.ending}", result)
             note(index, result)
         else:
-            report.skipped.append((paths.names[index], result))
-    report.stored = len(manifest) - 1
+            report.skipped.append([paths.names[index], result])
+            skipped.add(paths.names[index], result)
     if not report.stored:
         raise BadPhoto(f"none of the {len(paths)} pictures can be read, beginning with {report.skipped[0][1]}")
-    writer.add(MANIFEST, _table(manifest))
-    writer.add(SKIPPED, _table([("source", "reason"), *report.skipped]))
+    writer.add(MANIFEST, manifest.content())
+    writer.add(SKIPPED, skipped.content())
     writer.finish()
 
 
-def _table(rows: list) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode(errors="backslashreplace")
+class Table:
+    """A CSV table as the bytes that it will be: a fifth of the memory of its rows."""
 
+    def __init__(self, *columns: str):
+        self.bytes = io.BytesIO()
+        self.text = io.TextIOWrapper(self.bytes, "utf-8", errors="backslashreplace", newline="")
+        self.rows = csv.writer(self.text, lineterminator="\n")
+        self.add(*columns)
 
-def _begins_with(path: Path) -> bytes | None:
-    """The first entry of an archive, finished or not, if `prepare_archive` wrote it."""
-    with path.open("rb") as file:
-        *_, size, _, name_length, _ = LOCAL.unpack(file.read(LOCAL.size).ljust(LOCAL.size))
-        return file.read(min(size, 4096)) if file.read(name_length) == HEAD.encode() else None
+    def add(self, *cells: str) -> None:
+        self.rows.writerow(cells)
 
-
-def _refuse_foreign(path: Path, whole: bool) -> None:
-    """Nothing that `prepare_archive` did not make is written over, and no unfinished archive of other pictures."""
-    begun = _begins_with(path)
-    if begun is None and (whole or path.stat().st_size > LOCAL.size + len(HEAD)):  # else killed at its first bytes
-        raise ValueError(f"{path}: holds something that `prepare` did not make; wanted another --out")
-    if begun and not whole:
-        raise ValueError(
-            f"{path}: begun from other pictures, or for another size or kind; delete it to begin anew, or give another --out"
-        )
+    def content(self) -> bytes:
+        self.text.flush()
+        return self.bytes.getvalue()
 
 
 @contextmanager
 def _alone_in(path: Path) -> Iterator[BinaryIO]:
     """The file, open for reading and writing, for one process at a time: two would write into each other."""
-    with open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b") as file:
+    path.touch()
+    with path.open("r+b") as file:
         for patience in range(50, -1, -1):  # the workers of a killed run hold it for a moment
             try:
                 import fcntl
@@ -223,7 +243,7 @@ def prepare_list(
         if isinstance(result, bytes):
             lines.append(line)
         else:
-            report.skipped.append((paths.names[index], result))
+            report.skipped.append([paths.names[index], result])
     if not lines:
         raise BadPhoto(f"none of the {len(paths)} pictures can be read, beginning with {report.skipped[0][1]}")
     report.stored = len(lines)

@@ -20,6 +20,7 @@ import platformdirs
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 CACHED_FROM = 2000  # pictures; shorter lists are walked again each time
 KEPT_LISTS = 32
+SETTLED = 2_000_000_000  # ns without a change before a list is kept: the coarsest clock of a file system
 
 
 def is_picture(name: str) -> bool:
@@ -79,8 +80,11 @@ def walk(root: Path) -> Walk:
                     if entry.is_dir(follow_symlinks=False):
                         inner.add(entry.name)
                         found.append(entry.name)
-                    elif entry.is_symlink() and entry.is_dir():
-                        linked.append(os.path.join(folder, entry.name))
+                    elif entry.is_symlink():
+                        if os.path.isdir(entry.path):
+                            linked.append(os.path.join(folder, entry.name))
+                        elif is_picture(entry.name) and os.path.isfile(entry.path):
+                            found.append(entry.name)
                     elif is_picture(entry.name) and entry.is_file():
                         found.append(entry.name)
         except OSError as error:
@@ -123,8 +127,8 @@ def cached_walk(root: Path) -> tuple[Names, list[str]]:
         return known
     began = time.time_ns()
     found = walk(root)
-    # a folder that changed just now may change once more within the same tick of its clock: such a list is not kept
-    settled = found.changed.size and found.changed.min() > 0 and found.changed.max() < began - 2_000_000_000
+    # a folder that changed just now may change once more within the same tick of its clock
+    settled = found.changed.min() > 0 and found.changed.max() < began - SETTLED
     if not off and settled and len(found.names) >= CACHED_FROM:
         _store(file, found)
     return found.names, found.notes

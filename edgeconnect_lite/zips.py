@@ -106,6 +106,12 @@ def _wide(extra: bytes, *values: int) -> list[int]:
     return list(values)
 
 
+def entry_bytes(name: str, data: bytes) -> bytes:
+    """A stored entry, of 1 January 1980 (0x21): the same picture always gives the same bytes."""
+    header = (b"PK\3\4", 20, 0x800, 0, 0, 0x21, zlib.crc32(data), len(data), len(data), len(name.encode()), 0)
+    return LOCAL.pack(*header) + name.encode() + data
+
+
 class ZipWriter:
     """Stored entries one after the other, each in one write, the directory last. If some are there, take `entries` first."""
 
@@ -130,16 +136,15 @@ class ZipWriter:
         self.file.truncate()
 
     def add(self, name: str, data: bytes) -> None:
-        start, crc = self.file.tell(), zlib.crc32(data)
-        header = LOCAL.pack(b"PK\3\4", 20, 0x800, 0, 0, 0x21, crc, len(data), len(data), len(name.encode()), 0)
-        self.file.write(header + name.encode() + data)
-        self._note(name.encode(), crc, len(data), start)
+        start = self.file.tell()
+        self.file.write(entry_bytes(name, data))
+        self._note(name.encode(), zlib.crc32(data), len(data), start)
 
     def _note(self, name: bytes, crc: int, size: int, start: int) -> None:
         wide = b"" if start < _FULL else b"\1\0\10\0" + start.to_bytes(8, "little")
         self.directory += _CENTRAL.pack(
             b"PK\1\2", 45, 45, 0x800, 0, 0, 0x21, crc, size, size, len(name), len(wide), 0, 0, 0, 0, min(start, _FULL)
-        )  # 0x21: 1 January 1980; the same pictures always give the same bytes
+        )
         self.directory += name + wide
         self.count += 1
 

@@ -12,6 +12,7 @@ from edgeconnect_lite.edges import known_edges, to_gray, true_edges
 from edgeconnect_lite.masks import RandomMasks
 from edgeconnect_lite.photos import FacePhotos
 from edgeconnect_lite.samples import (
+    MixedPhotos,
     Sample,
     Samples,
     batches,
@@ -22,6 +23,7 @@ from edgeconnect_lite.samples import (
     make_sample,
     noised_edges,
     roughen_photo,
+    shares,
 )
 
 seeds = st.integers(0, 2**16)
@@ -350,3 +352,72 @@ def test_opencv_s_threads_change_no_edge():
     finally:
         cv2.setNumThreads(before)
     assert same(maps[0], maps[1]) and same(maps[0], maps[2])
+
+
+# mixtures
+
+
+class Marked:
+    """Photos that show their number and whose they are."""
+
+    def __init__(self, count, mark):
+        self.count, self.mark = count, mark
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return np.full((16, 16, 3), (index // 256, index % 256, self.mark), np.uint8)
+
+
+def drawn(mixed, start, count, seed=0):
+    """(source, number) of samples start, start + 1, ..."""
+    photos = [mixed[mixed.index_at(seed, k)][0, 0].tolist() for k in range(start, start + count)]
+    return [(mark, 256 * high + low) for high, low, mark in photos]
+
+
+def test_a_mixture_keeps_its_shares_and_shows_each_photo_once_an_epoch():
+    mixed = MixedPhotos([Marked(300, 0), Marked(7, 1), Marked(2000, 2)], [1, 0.5, 2.5])
+    shown = drawn(mixed, 0, 4000)
+    for block in range(4):
+        marks = [mark for mark, _ in shown[1000 * block : 1000 * block + 1000]]
+        assert [marks.count(mark) for mark in range(3)] == [250, 125, 625]
+    assert len({tuple(mark for mark, _ in shown[start : start + 10]) for start in range(0, 4000, 1000)}) == 4
+    for mark, count in ((0, 300), (2, 2000)):  # epoch by epoch, but for the order within a block
+        numbers = [number for source, number in shown if source == mark]
+        repeats = np.bincount(numbers, minlength=count)
+        assert repeats.min() >= len(numbers) // count and repeats.max() <= -(-len(numbers) // count)
+
+
+def test_sample_k_of_a_mixture_is_a_function_of_seed_and_k():
+    mixed = MixedPhotos([Marked(300, 0), Marked(50, 1)], [3, 1])
+    shown = drawn(mixed, 0, 2500)
+    fresh = MixedPhotos([Marked(300, 0), Marked(50, 1)], [3, 1])
+    for k in (2400, 3, 1999, 2000, 0, 999, 1000):
+        assert drawn(fresh, k, 1) == shown[k : k + 1]
+    assert drawn(mixed, 0, 100, seed=1) != shown[:100]
+    samples = Samples(mixed, RandomMasks("boxes", 16), seed=3)
+    one, two = (next(iter(batches(samples, 4, 200, 150, workers))) for workers in (0, 2))
+    assert all(map(torch.equal, one, two))
+
+
+def test_a_mixture_is_one_source_after_the_other():
+    mixed = MixedPhotos([Marked(3, 0), Marked(2, 1)], [1, 1])
+    assert [mixed[i][0, 0, 1:].tolist() for i in range(5)] == [[0, 0], [1, 0], [2, 0], [0, 1], [1, 1]]
+    assert np.array_equal(mixed[-1], mixed[4]) and len(list(mixed)) == len(mixed) == 5
+    with pytest.raises(IndexError):
+        mixed[5]
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 0], [1, -1], [1, float("nan")], [1, float("inf")], [1, 1e-9]])
+def test_a_mixture_needs_a_weight_for_each_source(weights):
+    with pytest.raises(ValueError, match="weights are"):
+        MixedPhotos([Marked(3, 0), Marked(2, 1)], weights)
+
+
+@few(50)
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=6), st.integers(0, 2000))
+def test_shares_sum_up_and_are_near(weights, count):
+    found = shares(weights, count)
+    assert sum(found) == count
+    assert all(abs(share - count * weight / sum(weights)) < 1 + 1e-6 for share, weight in zip(found, weights))

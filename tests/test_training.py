@@ -17,13 +17,15 @@ from helpers import noise_photo, same, save
 from safetensors.torch import load_file
 
 from edgeconnect_lite import losses, run_parts, training
+from edgeconnect_lite.cli import main
+from edgeconnect_lite.data_sets import CelebA
 from edgeconnect_lite.dilated import DilatedGenerator
 from edgeconnect_lite.features import FeaturesNotFound
 from edgeconnect_lite.generators import EdgeGenerator, EdgePrediction, ImageGenerator
 from edgeconnect_lite.inpainting import Inpainter, predict_probability
 from edgeconnect_lite.masks import MaskFolder, RandomMasks
 from edgeconnect_lite.optimizers import Muon
-from edgeconnect_lite.photos import BrokenPhotoWarning, CelebA, FacePhotos, PhotoFolder, read_photo
+from edgeconnect_lite.photos import BrokenPhotoWarning, FacePhotos, PhotoFolder, read_photo
 from edgeconnect_lite.run_parts import (
     open_data,
     open_image_generator,
@@ -34,7 +36,7 @@ from edgeconnect_lite.run_parts import (
     with_optimizers,
 )
 from edgeconnect_lite.runs import TrainingStopped, learning_rate
-from edgeconnect_lite.samples import Sample, Samples, batches, edge_stage_input
+from edgeconnect_lite.samples import MixedPhotos, Sample, Samples, batches, edge_stage_input
 from edgeconnect_lite.training import (
     EdgeTraining,
     ImageTraining,
@@ -635,6 +637,42 @@ def test_photos_and_masks_are_opened_by_name(photos, tmp_path):
     assert isinstance(masks, MaskFolder) and masks[0].mean() == 0.25
     with pytest.raises(ValueError, match="wanted strokes, brush, boxes"):
         open_masks(EdgeTraining(masks="circles"))
+
+
+def test_photos_are_mixed_by_name_and_weight(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i in range(6):
+        save(tmp_path / f"more, or less/{i}.png", np.full((16, 16, 3), i, np.uint8))
+        save(tmp_path / f"dark:2/{i}.png", np.full((16, 16, 3), i, np.uint8))
+    mixed = open_photos(f"faces:1,{photos}:3", 64)
+    assert isinstance(mixed, MixedPhotos) and mixed.weights == [1, 3]
+    assert isinstance(mixed.sources[0], FacePhotos) and isinstance(mixed.sources[1], PhotoFolder)
+    assert open_photos("faces,dark:2:0.5", 64).weights == [1, 0.5]
+    for name in ("more, or less", "dark:2"):  # a folder of that name comes first
+        assert isinstance(open_photos(name, 64), PhotoFolder)
+    with pytest.raises(ValueError, match="gone: there is no such folder"):
+        open_photos("faces:1,gone:2", 64)
+    with pytest.raises(ValueError, match="weights are"):
+        open_photos("faces:1,dark:2:0", 64)
+    _, samples, held_out = open_data(tiny(EdgeTraining, "dark:2:3,faces:1", validation=4, batch_size=2))
+    assert len(held_out) == 4 and sum(sample.photo.max() < 0.1 for sample in held_out) == 3
+    assert isinstance(samples.photos, MixedPhotos) and len(samples.photos) == 3 + 4999
+    seen = [float(samples.photos[samples.photos.index_at(0, k)].max()) for k in range(60)]
+    assert {value for value in seen if value < 6} == {0, 1, 2}  # 3, 4, 5 are held out
+    with pytest.raises(ValueError, match=r"dark:2:1,faces:1: 5006 photos are too few; wanted 12 \+ 2"):
+        open_data(tiny(EdgeTraining, "dark:2:1,faces:1", validation=12, batch_size=2))
+
+
+def test_a_run_on_an_archive_and_a_zip_of_masks_is_the_run_on_the_folders(photos, tmp_path):
+    for i in range(3):
+        save(tmp_path / f"masks/{i}.png", np.arange(64 * 64).reshape(64, 64) < 1000 * (i + 1))
+    main(["prepare", photos, "--out", str(tmp_path / "photos.zip"), "--size", "64"])
+    main(["prepare", str(tmp_path / "masks"), "--out", str(tmp_path / "masks.zip"), "--size", "64", "--masks"])
+    folder = open_data(tiny(EdgeTraining, photos, masks=str(tmp_path / "masks")))
+    zipped = open_data(tiny(EdgeTraining, str(tmp_path / "photos.zip"), masks=str(tmp_path / "masks.zip")))
+    for k in range(8):
+        assert all(map(same, folder[1][k], zipped[1][k]))
+    assert all(same(a, b) for one, two in zip(folder[2], zipped[2], strict=True) for a, b in zip(one, two))
 
 
 def test_every_loss_of_the_configs_exists():
