@@ -269,6 +269,10 @@ def prepare(
         raise UsageError(f"--size is {size} and --workers {workers}; wanted 16 to 4096, and at least 0")
     if out.exists() and source.exists() and out.samefile(source):
         raise UsageError(f"{out} is the source; wanted another --out")
+    if masks and split and (split not in ("train", "test") or masks_at(source) == source):
+        raise UsageError(
+            f"--split is {split}; wanted, of masks, train or test, and both of them as folders in {source}"
+        )
     paths = list_pictures(masks_at(source, split == "test")) if masks else open_data_set(source, size, split).paths
     if out.suffix.lower() == ".txt":
         report = prepare_list(paths, out, workers or cores(), progress)

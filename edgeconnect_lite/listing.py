@@ -22,7 +22,7 @@ import numpy as np
 from edgeconnect_lite.trees import EXTENSIONS, Names, cached_walk, is_picture
 from edgeconnect_lite.zips import DEFLATED, LOCAL, STORED, BadZip, Entry, entries_of
 
-LARGEST_PICTURE = 256 << 20  # bytes of one entry, packed or unpacked: far more than a photo has
+LARGEST_PICTURE = 256 << 20  # bytes of one file, packed or unpacked: far more than a photo has
 LONGEST_NAME = 1024
 _LABELLED = re.compile(rf"(.*(?:{'|'.join(map(re.escape, EXTENSIONS))}))\s+\S.*", re.IGNORECASE)
 
@@ -88,8 +88,11 @@ class PictureFiles(Sequence[Path]):
         return type(self)(self.names.take(chosen), self.root)  # type: ignore[return-value]
 
     def read(self, index: int) -> bytes:
-        """The content of one file. Raises BadPhoto, naming it."""
-        return read_bytes(self[index])
+        """The content of one file. Raises BadPhoto, naming it: a list may name a pipe, which would never end."""
+        path = self[index]
+        if path.exists() and not (path.is_file() and path.stat().st_size <= LARGEST_PICTURE):
+            raise BadPhoto(f"{path}: cannot be read (no file, or larger than {LARGEST_PICTURE >> 20} MiB)")
+        return read_bytes(path)
 
     def state_of(self, index: int) -> tuple[int, ...]:
         """What changes when the file does."""

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import struct
+import sys
 import threading
 import warnings
 import zipfile
@@ -64,6 +65,20 @@ def test_a_list_that_is_no_text_is_named(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"a\0.jpg\n")
     with pytest.warns(BrokenPhotoWarning, match="cannot be read"), pytest.raises(BadPhoto, match="none of the 1"):
         PhotoFolder(tmp_path / "list.txt")[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no CUDA GPU: no pipes among files there")
+def test_what_would_never_end_is_not_read(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.png")
+    save(tmp_path / "good.png", noise_photo(16, 16))
+    save(tmp_path / "large.png", noise_photo(64, 64))
+    monkeypatch.setattr(listing, "LARGEST_PICTURE", 3000)
+    assert len(list_pictures(tmp_path)) == 2  # a pipe is no file
+    (tmp_path / "list.txt").write_text("pipe.png\nlarge.png\ngood.png\n/dev/zero\n")
+    with pytest.warns(BrokenPhotoWarning) as caught:
+        assert len(list(PhotoFolder(tmp_path / "list.txt", 16))) == 1
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == 3 and all("cannot be read (no file, or larger than" in line for line in said)
 
 
 # archives

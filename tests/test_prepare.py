@@ -348,6 +348,10 @@ def test_a_list_holds_only_what_it_can_give_back(source):
         (["photos", "--out", "a.tar"], r"a\.tar: cannot write this kind of file; wanted an ending of \.txt, \.zip"),
         (["photos", "--out", "a.zip", "--size", "8"], "--size is 8 .*wanted 16 to 4096"),
         (["photos", "--out", "a.zip", "--split", "test"], "split is 'test', and photos is no data set with parts"),
+        (
+            ["photos", "--out", "a.zip", "--split", "test", "--masks"],
+            "--split is test; wanted, of masks, train or test",
+        ),
         (["bad", "--out", "a.zip"], r"none of the 1 pictures can be read, beginning with bad/a\.png"),
     ],
 )
