@@ -140,6 +140,8 @@ def _load(file: Path, root: Path) -> tuple[Names, list[str]] | None:
         with np.load(file, allow_pickle=False) as stored:
             names, folders = (_unpack(stored[f"{what}_text"], stored[f"{what}_ends"]) for what in ("names", "folders"))
             changed, notes = stored["changed"], json.loads(str(stored["notes"]))
+        if len(changed) != len(folders) or not len(changed):
+            return None
         for i, (mtime, ctime) in enumerate(changed):
             state = os.stat(os.path.join(root, folders[i]))
             if (state.st_mtime_ns, state.st_ctime_ns) != (mtime, ctime):

@@ -97,12 +97,13 @@ def _find_directory(file, length: int) -> tuple[int, int, int] | None:
 
 def _wide(extra: bytes, *values: int) -> list[int]:
     """The zip64 field: those of the values that are full, 64 bits each, in this order."""
-    while len(extra) >= 4:
-        kind, size = struct.unpack_from("<2H", extra)
+    place = 0
+    while place + 4 <= len(extra):
+        kind, size = struct.unpack_from("<2H", extra, place)
         if kind == 1:
-            wide = iter(struct.unpack_from(f"<{values.count(_FULL)}Q", extra[: 4 + size], 4))
+            wide = iter(struct.unpack_from(f"<{values.count(_FULL)}Q", extra[: place + 4 + size], place + 4))
             return [next(wide) if value == _FULL else value for value in values]
-        extra = extra[4 + size :]
+        place += 4 + size
     return list(values)
 
 
