@@ -176,7 +176,8 @@ def measure(options: argparse.Namespace) -> dict:
                 one = best("read", home / f"{count}{ending}", 1)
                 some = probe("read", home / f"{count}{ending}", options.reads + 1)
                 row = rated({"cpu_seconds": some["cpu_seconds"] - one["cpu_seconds"]}, options.reads)
-                results["read"][f"{kind}_{count}"] = row | {"start_seconds": one["seconds"], "mb": some["mb"]}
+                start = {"start_seconds": one["seconds"], "start_cpu_seconds": one["cpu_seconds"]}
+                results["read"][f"{kind}_{count}"] = row | start | {"mb": some["mb"]}
         results["bytes_per_picture"] = {
             "source": sum(path.stat().st_size for path in listed.glob("0000*.jpg"))
             / len(list(listed.glob("0000*.jpg"))),

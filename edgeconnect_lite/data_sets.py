@@ -85,7 +85,7 @@ class FFHQ(DataSet):
         training = np.array([stem.isdecimal() and int(stem) < FFHQ_TRAIN for stem in stems])
         part = np.flatnonzero(training == (split == "train"))
         if not len(part):
-            raise BadPhoto(f"{root}: no picture of FFHQ's split {split!r} in it; it has {FFHQ_TRAIN} as the border")
+            raise BadPhoto(f"{root}: no picture of FFHQ's split {split!r} in it (train: below {FFHQ_TRAIN})")
         return paths.take(part)
 
 
