@@ -26,12 +26,12 @@ def test_every_part_is_measured(benchmark, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(benchmark.PROBES, "first_step", lambda root, out: benchmark.list_pictures(root))
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     file = tmp_path / "prepare.json"
-    given = ["--pictures", "300", "--listed", "250", "--reads", "20", "--workers", "1"]
+    given = ["--pictures", "100", "--listed", "60", "--reads", "9", "--workers", "1"]
     benchmark.main([*given, "--folder", str(tmp_path), "--json", str(file)])
     results = json.loads(file.read_text())
-    assert set(results["prepare"]) == {"30", "300"}
-    assert set(results["read"]) == {"folder_30", "folder_300", "archive_30", "archive_300"}
+    assert set(results["prepare"]) == {"10", "100"}
+    assert set(results["read"]) == {"folder_10", "folder_100", "archive_10", "archive_100"}
     assert all(row["pictures_per_cpu_second"] > 0 for row in results["prepare"].values())
     assert 1000 < results["bytes_per_picture"]["source"] < results["bytes_per_picture"]["archive"] < 3 * 128 * 128
     assert str(tmp_path) not in file.read_text() and [path.name for path in tmp_path.iterdir()] == ["prepare.json"]
-    assert "300 pictures prepared" in capsys.readouterr().out
+    assert "100 pictures prepared" in capsys.readouterr().out
