@@ -4,6 +4,8 @@ The networks see a photo at the scale that they were trained at: one whose short
 for them, and what they paint is enlarged into the hole. Known pixels of the result are the photo's own, bit for bit.
 """
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgeconnect_lite.canny import thin
-from edgeconnect_lite.edges import merge_edges
+from edgeconnect_lite.edges import blur_sigma, known_edges, near_hole
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
+from edgeconnect_lite.large import Level, blend, enlarge_edges, octaves, pyramid, shrink_edges, cells
 from edgeconnect_lite.masks import as_mask
 from edgeconnect_lite.photos import as_photo
 from edgeconnect_lite.samples import Sample, edge_stage_input, image_stage_input, make_sample
@@ -108,9 +111,7 @@ class Inpainter:
 
         photo: as for photos.as_photo. mask: as for masks.as_mask, of the same size. Returns float32 (H, W) in [0, 1].
         """
-        photo, mask = self._check(photo, mask)
-        small = self._predict(self._sample(photo, mask))[0]
-        return small[cells(mask.shape, small.shape)]
+        return self._predict(*self._check(photo, mask))[0]
 
     def propose_edges(self, photo: np.ndarray, mask: np.ndarray, n: int = 4, seed: int = 0) -> np.ndarray:
         """Stage 1, n different completions of one hole: smooth seeded noise raises and lowers what it holds possible.
@@ -119,12 +120,10 @@ class Inpainter:
         """
         if n < 1:
             raise ValueError(f"n is {n}; wanted at least 1 proposal")
-        photo, mask = self._check(photo, mask)
-        sample = self._sample(photo, mask)
-        noise = smooth_noise(n, sample.mask.shape[-2:], torch.Generator().manual_seed(seed), DOUBT_SCALE)
-        small = self._predict(sample, DOUBT * noise)
-        rows, columns = cells(mask.shape, small.shape[1:])
-        return small[:, rows, columns]
+        generator = torch.Generator().manual_seed(seed)
+        return self._predict(
+            *self._check(photo, mask), lambda shape: DOUBT * smooth_noise(n, shape, generator, DOUBT_SCALE)
+        )
 
     def __call__(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray | None = None) -> np.ndarray:
         """Both stages, or with edges given only the second. Returns uint8 (H, W, 3); a photo without a hole comes back as is.
@@ -132,8 +131,10 @@ class Inpainter:
         edges: the whole edge map (H, W), bool or probability; taken as it is, nothing drawn is removed. None = predict.
         """
         photo, mask = self._check(photo, mask)
-        edges = None if edges is None else as_edges(edges, mask.shape)
-        return composite(photo, self._paint(photo, mask, edges), mask) if mask.any() else photo.copy()
+        if not mask.any():
+            return photo.copy() if edges is None or as_edges(edges, mask.shape) is not None else photo
+        edges = self._predict(photo, mask)[0] > THRESHOLD if edges is None else as_edges(edges, mask.shape)
+        return composite(photo, self._paint(photo, mask, edges), mask)
 
     def paint(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray) -> np.ndarray:
         """Stage 2's whole picture before the composite, known pixels painted too. Arguments and result as for a call."""
@@ -144,48 +145,60 @@ class Inpainter:
         photo = as_photo(photo)
         return photo, as_mask(mask, photo.shape[:2])
 
-    def _sample(self, photo: np.ndarray, mask: np.ndarray) -> Sample:
-        """The stages' inputs at the networks' scale. The hole is blanked first: what lies in it never matters."""
-        blanked = np.where(mask[..., None], np.uint8(0), photo)
-        scale = self.size / min(mask.shape)
-        if scale < 1:
-            width, height = (max(1, round(side * scale)) for side in mask.shape[::-1])
-            known = cv2.resize((~mask).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-            total = cv2.resize(blanked.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-            mask = known < 0.5
-            mean = total / np.maximum(known, 0.5)[..., None]  # the mean over the known pixels of each cell
-            blanked = np.where(mask[..., None], 0, np.round(mean).clip(0, 255)).astype(np.uint8)
-        return make_sample(blanked, mask)
-
     @torch.inference_mode()
-    def _predict(self, sample: Sample, doubt: Tensor | None = None) -> np.ndarray:
+    def _predict(
+        self, photo: np.ndarray, mask: np.ndarray, doubt: Callable[[tuple[int, ...]], Tensor] | None = None
+    ) -> np.ndarray:
         """One whole map, or one for each of doubt's. float32 (1 or M, H, W)."""
-        batch = Sample(*(part[None].to(self.device) for part in sample))
-        doubt = None if doubt is None else doubt.to(self.device)
-        inside = predict_probability(self.edge_generator, batch, doubt)[:, 0].cpu().numpy()
-        known, mask = sample.known_edges[0].numpy(), sample.mask[0].numpy() > 0
-        return np.stack([merge_edges(known, each, mask) for each in inside])
+        found = None
+        for level in pyramid(photo, mask, self.size):
+
+            def run(window: tuple[slice, slice], level: Level = level) -> np.ndarray:
+                sample = make_sample(level.photo[window], level.mask[window])
+                batch = Sample(*(part[None].to(self.device) for part in sample))
+                noise = None if doubt is None else doubt(sample.mask.shape[-2:]).to(self.device)
+                return predict_probability(self.edge_generator, batch, noise)[:, 0].cpu().numpy()
+
+            inside = blend(level.mask.shape, level.windows, run)
+            if found is None:
+                sigma = blur_sigma((min(self.size, *level.mask.shape),))
+                outside = known_edges(level.photo, level.mask, sigma=sigma).astype(np.float32)[None]
+            else:
+                outside = [enlarge_edges(each, level.mask.shape, THRESHOLD) for each in found]
+            here = near_hole(level.wanted)
+            found = np.stack([np.where(here, new, old) for new, old in itertools.zip_longest(inside, outside, fillvalue=outside[0])])
+        return np.stack([self._to_full(each, mask.shape) for each in found])
+
+    def _to_full(self, edges, shape):
+        for octave in octaves(shape, self.size):
+            if octave[0] > edges.shape[0]:
+                edges = enlarge_edges(edges, octave, THRESHOLD)
+        return edges
 
     @torch.inference_mode()
-    def _paint(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray | None) -> np.ndarray:
-        sample = self._sample(photo, mask)
-        height, width = sample.mask.shape[-2:]
-        if edges is None:
-            edges = self._predict(sample)[0] > THRESHOLD
-        else:  # a cell holds an edge where any of its pixels does, so that a thin line survives
-            small, (rows, columns) = np.zeros((height, width), bool), cells(mask.shape, (height, width))
-            y, x = edges.nonzero()
-            small[rows[y, 0], columns[0, x]] = True
-            edges = small
-        given = torch.from_numpy(edges)[None].float()
-        painted = to_rgb(self.image_generator(image_stage_input(sample, given)[None].to(self.device))[0].cpu())
-        return cv2.resize(painted, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    def _paint(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray) -> np.ndarray:
+        picture = None
+        for level in pyramid(photo, mask, self.size):
+            given, source = shrink_edges(edges, level.mask.shape), level.photo
+            if picture is not None:
+                coarse = cv2.resize(picture, source.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+                source = composite(source, coarse, level.mask & ~level.wanted)
+            is_whole = level.wanted.shape == mask.shape  # placeholder
 
+            def run(window: tuple[slice, slice], level: Level = level, source: np.ndarray = source) -> np.ndarray:
+                sample = make_sample(source[window], level.wanted[window])
+                lines = given[window]
+                if lines.shape != given.shape:
+                    lines = np.where(near_hole(level.mask)[window], lines, sample.known_edges[0].numpy() > 0)
+                stage_input = image_stage_input(sample, torch.from_numpy(lines)[None].float())
+                return to_rgb(self.image_generator(stage_input[None].to(self.device))[0].cpu()).transpose(2, 0, 1)
 
-def cells(shape: tuple[int, ...], small_shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column, at the networks' scale, of every pixel of the photo: small[cells(...)] enlarges small to shape."""
-    rows, columns = (np.arange(side) * small // side for side, small in zip(shape, small_shape))
-    return np.ix_(rows, columns)  # type: ignore[return-value]
+            painted = blend(level.mask.shape, level.windows, run).transpose(1, 2, 0)
+            if painted.dtype != np.uint8:
+                painted = np.round(np.nan_to_num(painted)).astype(np.uint8)
+            whole = len(level.windows) == 1 and level.windows[0][0].stop - level.windows[0][0].start == len(level.mask) and level.windows[0][1].stop - level.windows[0][1].start == level.mask.shape[1]
+            picture = painted if whole else composite(source, painted, level.wanted)
+        return cv2.resize(picture, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def to_rgb(photo: Tensor) -> np.ndarray:
