@@ -1,11 +1,12 @@
 """Inpainting: the whole line for one photo. Known edges, predicted edges, a person's edits, the painted hole, the composite.
 
-The networks see a photo at the scale that they were trained at: one whose shorter side is longer than `size` is shrunk
-for them, and what they paint is enlarged into the hole. Known pixels of the result are the photo's own, bit for bit.
+The networks see pictures of the size that they were trained at. A larger photo is painted from coarse to fine, around its
+hole (large.py). Known pixels of the result are the photo's own, bit for bit.
 """
 
-import itertools
 from collections.abc import Callable
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import cv2
@@ -15,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgeconnect_lite.canny import thin
-from edgeconnect_lite.edges import blur_sigma, known_edges, near_hole
+from edgeconnect_lite.edges import known_edges, merge_edges, to_gray
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
-from edgeconnect_lite.large import Level, blend, enlarge_edges, octaves, pyramid, shrink_edges, cells
+from edgeconnect_lite.large import Level, blend, enlarge_edges, pyramid, shrink_edges
 from edgeconnect_lite.masks import as_mask
 from edgeconnect_lite.photos import as_photo
 from edgeconnect_lite.samples import Sample, edge_stage_input, image_stage_input, make_sample
@@ -77,8 +78,7 @@ def smooth_noise(count: int, shape: tuple[int, ...], generator: torch.Generator,
 class Inpainter:
     """Both stages and everything around them: `inpainter(photo, mask)` gives the inpainted photo.
 
-    size: the scale that the networks were trained at, in px of the photo's shorter side. device: None = CUDA if there
-    is one, else the CPU.
+    size: px of the photos that the networks were trained on. device: None = CUDA if there is one, else the CPU.
     """
 
     def __init__(
@@ -120,24 +120,31 @@ class Inpainter:
         """
         if n < 1:
             raise ValueError(f"n is {n}; wanted at least 1 proposal")
-        generator = torch.Generator().manual_seed(seed)
+        random = torch.Generator().manual_seed(seed)
         return self._predict(
-            *self._check(photo, mask), lambda shape: DOUBT * smooth_noise(n, shape, generator, DOUBT_SCALE)
+            *self._check(photo, mask), lambda shape: DOUBT * smooth_noise(n, shape, random, DOUBT_SCALE)
         )
 
     def __call__(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray | None = None) -> np.ndarray:
         """Both stages, or with edges given only the second. Returns uint8 (H, W, 3); a photo without a hole comes back as is.
 
-        edges: the whole edge map (H, W), bool or probability; taken as it is, nothing drawn is removed. None = predict.
+        edges: the whole edge map (H, W), bool or probability; nothing drawn is removed. None = predict. In a photo that is
+        painted in windows those in and beside the hole count. A gray photo stays gray.
         """
         photo, mask = self._check(photo, mask)
+        lines = None if edges is None else as_edges(edges, mask.shape)
         if not mask.any():
-            return photo.copy() if edges is None or as_edges(edges, mask.shape) is not None else photo
-        edges = self._predict(photo, mask)[0] > THRESHOLD if edges is None else as_edges(edges, mask.shape)
-        return composite(photo, self._paint(photo, mask, edges), mask)
+            return photo.copy()
+        painted = self._paint(photo, mask, self._predict(photo, mask)[0] > THRESHOLD if lines is None else lines)
+        if is_gray(photo, mask):
+            painted = np.repeat(to_gray(painted)[..., None], 3, axis=2)
+        return composite(photo, painted, mask)
 
     def paint(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray) -> np.ndarray:
-        """Stage 2's whole picture before the composite, known pixels painted too. Arguments and result as for a call."""
+        """Stage 2's picture before the composite, known pixels painted too, where the photo is not painted in windows.
+
+        Arguments and result as for a call.
+        """
         photo, mask = self._check(photo, mask)
         return self._paint(photo, mask, as_edges(edges, mask.shape))
 
@@ -145,60 +152,58 @@ class Inpainter:
         photo = as_photo(photo)
         return photo, as_mask(mask, photo.shape[:2])
 
-    @torch.inference_mode()
     def _predict(
         self, photo: np.ndarray, mask: np.ndarray, doubt: Callable[[tuple[int, ...]], Tensor] | None = None
     ) -> np.ndarray:
-        """One whole map, or one for each of doubt's. float32 (1 or M, H, W)."""
-        found = None
+        """One whole map, or one for each that doubt(shape) gives. float32 (1 or M, H, W)."""
+        maps: list[np.ndarray] = []
         for level in pyramid(photo, mask, self.size):
-
-            def run(window: tuple[slice, slice], level: Level = level) -> np.ndarray:
-                sample = make_sample(level.photo[window], level.mask[window])
-                batch = Sample(*(part[None].to(self.device) for part in sample))
-                noise = None if doubt is None else doubt(sample.mask.shape[-2:]).to(self.device)
-                return predict_probability(self.edge_generator, batch, noise)[:, 0].cpu().numpy()
-
-            inside = blend(level.mask.shape, level.windows, run)
-            if found is None:
-                sigma = blur_sigma((min(self.size, *level.mask.shape),))
-                outside = known_edges(level.photo, level.mask, sigma=sigma).astype(np.float32)[None]
+            if maps:
+                outside = [enlarge_edges(each, level.mask.shape, THRESHOLD) for each in maps]
             else:
-                outside = [enlarge_edges(each, level.mask.shape, THRESHOLD) for each in found]
-            here = near_hole(level.wanted)
-            found = np.stack([np.where(here, new, old) for new, old in itertools.zip_longest(inside, outside, fillvalue=outside[0])])
-        return np.stack([self._to_full(each, mask.shape) for each in found])
+                outside = repeat(known_edges(level.photo, level.mask, sigma=level.sigma).astype(np.float32))
+            inside = blend(level, partial(self._edges_at, level, doubt))
+            maps = [merge_edges(old, new, level.wanted) for old, new in zip(outside, inside)]
+        return np.stack([enlarge_edges(each, mask.shape, THRESHOLD) for each in maps])
 
-    def _to_full(self, edges, shape):
-        for octave in octaves(shape, self.size):
-            if octave[0] > edges.shape[0]:
-                edges = enlarge_edges(edges, octave, THRESHOLD)
-        return edges
-
-    @torch.inference_mode()
     def _paint(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) from binary edges: the whole picture where the photo is one window, else the hole in the photo."""
         picture = None
         for level in pyramid(photo, mask, self.size):
-            given, source = shrink_edges(edges, level.mask.shape), level.photo
-            if picture is not None:
-                coarse = cv2.resize(picture, source.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-                source = composite(source, coarse, level.mask & ~level.wanted)
-            is_whole = level.wanted.shape == mask.shape  # placeholder
+            given, lines = level.photo, shrink_edges(edges, level.mask.shape)
+            if picture is not None:  # what lies deeper than the rim is known by now
+                coarser = cv2.resize(picture, given.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+                given = composite(given, coarser, level.mask & ~level.wanted)
+            if not level.is_whole:
+                lines = merge_edges(known_edges(given, level.wanted, sigma=level.sigma), lines, level.mask)
+            painted = blend(level, partial(self._painted_at, given, level.wanted, lines)).transpose(1, 2, 0)
+            picture = painted if level.is_whole else composite(given, np.round(painted).astype(np.uint8), level.wanted)
+        return cv2.resize(picture, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)  # type: ignore[arg-type]
 
-            def run(window: tuple[slice, slice], level: Level = level, source: np.ndarray = source) -> np.ndarray:
-                sample = make_sample(source[window], level.wanted[window])
-                lines = given[window]
-                if lines.shape != given.shape:
-                    lines = np.where(near_hole(level.mask)[window], lines, sample.known_edges[0].numpy() > 0)
-                stage_input = image_stage_input(sample, torch.from_numpy(lines)[None].float())
-                return to_rgb(self.image_generator(stage_input[None].to(self.device))[0].cpu()).transpose(2, 0, 1)
+    @torch.inference_mode()
+    def _edges_at(
+        self, level: Level, doubt: Callable[[tuple[int, ...]], Tensor] | None, window: tuple[slice, slice]
+    ) -> np.ndarray:
+        """Stage 1 in one window, on the level's photo: float32 (1 or M, h, w)."""
+        sample = make_sample(level.photo[window], level.mask[window])
+        batch = Sample(*(part[None].to(self.device) for part in sample))
+        noise = None if doubt is None else doubt(sample.mask.shape[-2:]).to(self.device)
+        return predict_probability(self.edge_generator, batch, noise)[:, 0].cpu().numpy()
 
-            painted = blend(level.mask.shape, level.windows, run).transpose(1, 2, 0)
-            if painted.dtype != np.uint8:
-                painted = np.round(np.nan_to_num(painted)).astype(np.uint8)
-            whole = len(level.windows) == 1 and level.windows[0][0].stop - level.windows[0][0].start == len(level.mask) and level.windows[0][1].stop - level.windows[0][1].start == level.mask.shape[1]
-            picture = painted if whole else composite(source, painted, level.wanted)
-        return cv2.resize(picture, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    @torch.inference_mode()
+    def _painted_at(
+        self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray, window: tuple[slice, slice]
+    ) -> np.ndarray:
+        """Stage 2 in one window of a picture, its hole and its edges: uint8 (3, h, w)."""
+        sample, lines = make_sample(photo[window], mask[window]), torch.from_numpy(edges[window])[None].float()
+        painted = self.image_generator(image_stage_input(sample, lines)[None].to(self.device))[0].cpu()
+        return to_rgb(painted).transpose(2, 0, 1)
+
+
+def is_gray(photo: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether no known pixel has a colour. photo: uint8 (H, W, 3). mask: bool (H, W)."""
+    red, green, blue = np.moveaxis(photo, -1, 0)
+    return bool((((red == green) & (green == blue)) | mask).all())
 
 
 def to_rgb(photo: Tensor) -> np.ndarray:

@@ -7,14 +7,16 @@ octaves: Burt and Adelson, "The Laplacian Pyramid as a Compact Image Code", IEEE
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from edgeconnect_lite.edges import blur_sigma
+
 RIM = 8  # px from the hole's border, at each scale, that the networks paint better there than at half the scale
-MOST = 160  # windows in one level; above it the finer levels are left out
+MOST = 100  # windows in one level; above it the finer levels are left out
 WHOLE = 8  # a picture at the networks' scale is one window unless it is so many times as long as high
 
 
@@ -25,6 +27,12 @@ class Level(NamedTuple):
     mask: np.ndarray  # bool (H, W), True = hole
     wanted: np.ndarray  # bool (H, W): what is painted here, the whole hole or its rim
     windows: list[tuple[slice, slice]]  # of the networks' size; they hold all that is wanted
+    sigma: float  # px, the blur before Canny that the networks know
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether one window shows all of it."""
+        return self.windows == [(slice(0, self.mask.shape[0]), slice(0, self.mask.shape[1]))]
 
 
 def pyramid(photo: np.ndarray, mask: np.ndarray, size: int) -> list[Level]:
@@ -51,7 +59,9 @@ def pyramid(photo: np.ndarray, mask: np.ndarray, size: int) -> list[Level]:
 def _level(photo: np.ndarray, mask: np.ndarray, shape: tuple[int, ...], size: int, rim: float = math.inf) -> Level:
     photo, mask = shrink(photo, mask, shape)
     wanted = mask if rim == math.inf else mask & (depth(mask) <= rim)
-    return Level(photo, mask, wanted, windows(wanted, size))
+    places = windows(wanted, size)
+    seen = (part.stop - part.start for part in places[0])
+    return Level(photo, mask, wanted, places, blur_sigma(tuple(seen)))
 
 
 def octaves(shape: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
@@ -95,7 +105,7 @@ def windows(wanted: np.ndarray, size: int) -> list[tuple[slice, slice]]:
         rows = _spans(top, top + height, wanted.shape[0], size, margin)
         columns = _spans(left, left + width, wanted.shape[1], size, margin)
         found += [(row, column) for row in rows for column in columns if wanted[row, column].any()]
-    return found
+    return found or [tuple(slice(0, min(side, size)) for side in wanted.shape)]
 
 
 def _spans(start: int, end: int, length: int, size: int, overlap: int) -> list[slice]:
@@ -107,26 +117,23 @@ def _spans(start: int, end: int, length: int, size: int, overlap: int) -> list[s
     return [slice(at, at + size) for at in dict.fromkeys(starts)]
 
 
-def blend(
-    shape: tuple[int, ...], places: list[tuple[slice, slice]], run: Callable[[tuple[slice, slice]], np.ndarray]
-) -> np.ndarray:
-    """run(window) in all windows, (C, h, w) each, as one (C, H, W); where windows overlap one passes smoothly into the other.
+def blend(level: Level, run: Callable[[tuple[slice, slice]], np.ndarray]) -> np.ndarray:
+    """run(window) in all windows, (C, h, w) each, as one (C, H, W): where windows overlap, one fades into the other.
 
-    Outside all windows it is NaN.
+    It is 0 outside all windows, and just what run gave where one window is the whole.
     """
-    if len(places) == 1 and all(part == slice(0, side) for part, side in zip(places[0], shape)):
-        return run(places[0])
-    total, weights = None, np.zeros(shape, np.float32)
-    for place in places:
-        found = run(place)
+    if level.is_whole:
+        return run(level.windows[0])
+    total, weights = np.zeros((1, *level.mask.shape), np.float32), np.full(level.mask.shape, 1e-9, np.float32)
+    for window in level.windows:
+        found = run(window)
         weight = np.minimum.outer(*(_hat(side) for side in found.shape[1:]))
-        total = np.zeros((len(found), *shape), np.float32) if total is None else total
-        total[:, *place] += weight * found
-        weights[place] += weight
-    if total is None:
-        return np.full((1, *shape), np.nan, np.float32)
-    with np.errstate(invalid="ignore"):
-        return np.divide(total, weights, out=total)
+        if len(total) < len(found):
+            total = np.zeros((len(found), *level.mask.shape), np.float32)
+        total[:, *window] += weight * found
+        weights[window] += weight
+    total /= weights
+    return total
 
 
 def _hat(side: int) -> np.ndarray:
@@ -142,35 +149,39 @@ def cells(shape: tuple[int, ...], small_shape: tuple[int, ...]) -> tuple[np.ndar
 
 
 def shrink_edges(edges: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A cell holds an edge where any of its pixels does, so that a thin line survives. bool (H, W) -> bool shape."""
-    small, (rows, columns) = np.zeros(shape, bool), cells(edges.shape, shape)
+    """A thin line stays, and thin: a cell holds an edge where a line crosses at least half of it. bool (H, W) -> bool shape."""
+    rows, columns = cells(edges.shape, shape)
     y, x = edges.nonzero()
-    small[rows[y, 0], columns[0, x]] = True
-    return small
+    count = np.bincount(rows[y, 0] * shape[1] + columns[0, x], minlength=shape[0] * shape[1]).reshape(shape)
+    return count >= max(min(np.divide(edges.shape, shape)) / 2, 1)
 
 
 def enlarge_edges(edges: np.ndarray, shape: tuple[int, ...], threshold: float) -> np.ndarray:
-    """Edge probabilities at up to 2.5 times the size. What is above the threshold stays as thin and connected as it was.
+    """Edge probabilities at a larger size. What is above the threshold stays as thin and as connected as it was.
 
-    edges: float32 (H, W) in [0, 1]. Each pixel above the threshold becomes one pixel, joined to its neighbours' ones.
+    edges: float32 (H, W) in [0, 1]. Each pixel above the threshold becomes one pixel, joined to those of its neighbours.
     """
-    if edges.shape == tuple(shape):
-        return edges
-    large = np.minimum(edges[cells(shape, edges.shape)], np.float32(threshold))
-    y, x = (edges > threshold).nonzero()
+    while edges.shape != tuple(shape):
+        step = [side if side <= 2.5 * now else 2 * now for side, now in zip(shape, edges.shape)]
+        edges = _enlarge_lines(edges, tuple(step), threshold)
+    return edges
+
+
+def _enlarge_lines(edges: np.ndarray, shape: tuple[int, ...], threshold: float) -> np.ndarray:
+    large = edges[cells(shape, edges.shape)]
+    large[large > threshold] = 0
     scale = np.divide(shape, edges.shape)
     at = lambda y, x: (((y + 0.5) * scale[0]).astype(int), ((x + 0.5) * scale[1]).astype(int))  # noqa: E731
-    large[at(y, x)] = edges[y, x]
+    lines = np.pad(edges > threshold, 1)  # no neighbour lies beyond the border
+    y, x = lines.nonzero()
+    large[at(y - 1, x - 1)] = edges[y - 1, x - 1]
     for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        inside = (y + down < edges.shape[0]) & (x + right >= 0) & (x + right < edges.shape[1])
-        y1, x1 = y[inside], x[inside]
+        joined = lines[y + down, x + right]
+        if down and right:  # one corner between the two joins them already; with both it is an area, which is filled
+            joined &= lines[y + down, x] == lines[y, x + right]
+        y1, x1 = y[joined] - 1, x[joined] - 1
         y2, x2 = y1 + down, x1 + right
-        joined = edges[y2, x2] > threshold
-        if down and right:  # a step along both axes is already there where a corner is
-            joined &= (edges[y1, x2] <= threshold) & (edges[y2, x1] <= threshold)
-        y1, x1, y2, x2 = (index[joined] for index in (y1, x1, y2, x2))
-        lower = np.minimum(edges[y1, x1], edges[y2, x2])
-        for round_up in (0, 1):
-            between = tuple((a + b + round_up) // 2 for a, b in zip(at(y1, x1), at(y2, x2)))
-            large[between] = np.maximum(large[between], lower)
+        for half in (0, 1):  # with a distance of 3 px there are two pixels between
+            between = tuple((a + b + half) // 2 for a, b in zip(at(y1, x1), at(y2, x2)))
+            large[between] = np.minimum(edges[y1, x1], edges[y2, x2])
     return large
