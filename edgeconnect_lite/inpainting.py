@@ -22,7 +22,7 @@ from edgeconnect_lite.large import Level, blend, enlarge_edges, pyramid, shrink_
 from edgeconnect_lite.masks import as_mask
 from edgeconnect_lite.photos import as_photo
 from edgeconnect_lite.samples import Sample, edge_stage_input, image_stage_input, make_sample
-from edgeconnect_lite.weights import STAGE_NAMES, load_network, weights_folder
+from edgeconnect_lite.weights import STAGE_NAMES, load_network, trained_size, weights_folder
 
 THRESHOLD = 0.5  # a probability above it is an edge
 DOUBT, DOUBT_SCALE = 1.0, 4.0  # of proposals: deviation of the noise on stage 1's logits, and its scale in px
@@ -93,18 +93,19 @@ class Inpainter:
 
     @classmethod
     def from_pretrained(
-        cls, path_or_hub_id: str | Path | None = None, device: str | torch.device | None = None, size: int = 128
+        cls, path_or_hub_id: str | Path | None = None, device: str | torch.device | None = None, size: int | None = None
     ) -> "Inpainter":
         """Load both stages. An existing folder wins; else a name like "owner/name" is looked up on the Hugging Face Hub.
 
         path_or_hub_id: a folder that holds edge_generator/ and image_generator/, each with config.json and
-        model.safetensors; None = the weights that come with the package. Raises BadWeights, naming the file.
+        model.safetensors; None = the weights that come with the package. size: None = as they were trained (weights.py).
+        Raises BadWeights, naming the file.
         """
         folder = weights_folder(path_or_hub_id)
         edge, image = (
             load_network(folder / name, kind) for name, kind in zip(STAGE_NAMES, (EdgeGenerator, ImageGenerator))
         )
-        return cls(edge, image, device, size)
+        return cls(edge, image, device, trained_size(folder) if size is None else size)
 
     def predict_edges(self, photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Stage 1. The known edges, and in and within 2 px of the hole the predicted ones.

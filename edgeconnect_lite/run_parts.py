@@ -15,7 +15,7 @@ from torch.utils.data import ConcatDataset, Subset
 
 from edgeconnect_lite.data_sets import masks_at, open_data_set
 from edgeconnect_lite.dilated import DilatedGenerator
-from edgeconnect_lite.generators import ImageGenerator
+from edgeconnect_lite.generators import ImageGenerator, UNet
 from edgeconnect_lite.masks import MaskFolder, RandomMasks
 from edgeconnect_lite.optimizers import Muon
 from edgeconnect_lite.photos import FacePhotos, PhotoFolder
@@ -37,6 +37,8 @@ def open_data(config: Training) -> tuple[Accelerator, Samples, list[Sample]]:
     """What the networks will see: the stream of training samples, and the fixed held-out ones that watch the run."""
     if config.precision not in get_args(Precision):
         raise ValueError(f"precision is {config.precision!r}; wanted one of {', '.join(get_args(Precision))}")
+    if config.size < 32 or config.size % UNet.STRIDE:
+        raise ValueError(f"size is {config.size}; wanted at least 32 px and a multiple of {UNet.STRIDE}, as 64, 128 or 256")
     photos = open_photos(config.photos, config.size)
     masks = open_masks(config)
     train, held_out = keep_back(photos, config.validation)

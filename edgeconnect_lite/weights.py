@@ -19,6 +19,7 @@ from edgeconnect_lite.photos import write_bytes
 
 SHIPPED = Path(str(files("edgeconnect_lite"))) / "assets" / "weights"
 WEIGHT_FILES = ("config.json", "model.safetensors")
+TRAINING = "training.json"  # beside them where the package trained the network: the run's config
 STAGE_NAMES = ("edge_generator", "image_generator")  # the folders that make a pair
 
 
@@ -41,11 +42,31 @@ def weights_folder(path_or_hub_id: str | Path | None = None) -> Path:
     if isinstance(path_or_hub_id, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise BadWeights(f"{name}: there is no such folder; wanted one with {' and '.join(STAGE_NAMES)} in it")
     try:
-        wanted = [f"{stage}/{file}" for stage in STAGE_NAMES for file in WEIGHT_FILES]
+        wanted = [f"{stage}/{file}" for stage in STAGE_NAMES for file in (*WEIGHT_FILES, TRAINING)]
         return Path(snapshot_download(name, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         said = one_line(error)
         raise BadWeights(f"{name}: neither a folder here nor to be had from the Hugging Face Hub ({said})") from None
+
+
+def trained_size(folder: str | Path) -> int:
+    """The size of the photos that a pair of weights was trained on, px: what its runs say, 128 where they say nothing.
+
+    folder: holds the stages' folders. Raises BadWeights where the two differ or a file is broken.
+    """
+    sizes = {}
+    for path in (Path(folder) / stage / TRAINING for stage in STAGE_NAMES):
+        if path.is_file():
+            try:
+                sizes[path] = json.loads(path.read_text("utf-8"))["size"]
+            except (ValueError, KeyError, TypeError, OSError):
+                sizes[path] = None
+            if type(sizes[path]) is not int or sizes[path] < 1:
+                raise BadWeights(f"{path}: says no size of photos; wanted the config of a training run, or no such file")
+    if len(set(sizes.values())) > 1:
+        said = " and ".join(f"{path.parent.name} at {size} px" for path, size in sizes.items())
+        raise BadWeights(f"{folder}: {said}; wanted two stages that were trained at one size")
+    return next(iter(sizes.values()), 128)
 
 
 def load_network(folder: str | Path, kind: type[nn.Module]) -> Any:
