@@ -126,29 +126,40 @@ def inpaint(
     """Fill the hole of a photo.
 
     Args:
-        photo: the photo: .jpg .png .webp .bmp, any size.
+        photo: the photo: .jpg .png .webp .bmp .gif (first frame) .tif .avif, of any size, upright as its EXIF tag says.
         mask: a picture of the same size, white = hole.
-        out: where the result goes; .png keeps known pixels bit for bit, .jpg and .webp do not.
+        out: where the result goes: .png keeps known pixels and transparency bit for bit, .webp is lossy, .jpg .bmp opaque.
         edges: an edge map of the same size to paint from, white = edge; by default stage 1 predicts one.
         save_edges: where the edges that were used go, white = edge, to be edited and given back by --edges.
         weights: a folder of weights, or a name on the Hugging Face Hub; by default the shipped ones.
         invert_mask: black = hole, as Quick Draw masks have it.
     """
+    import numpy as np
+
     from edgeconnect_lite.inpainting import THRESHOLD, Inpainter, as_edges
     from edgeconnect_lite.masks import as_mask, read_mask
-    from edgeconnect_lite.photos import read_photo, write_picture
+    from edgeconnect_lite.photos import as_photo, read_picture, write_picture
 
     for path in (out, save_edges):
         if path:
             _check_writable(path)
-    picture = read_photo(photo)
-    hole = as_mask(read_mask(mask, invert_mask), picture.shape[:2])
+    found = read_picture(photo)
+    picture, marked = as_photo(found), read_mask(mask, invert_mask)
+    if marked.shape == picture.shape[1::-1] != picture.shape[:2]:
+        turned = "wanted a mask of the upright photo: a photo is turned as its EXIF tag says"
+        raise UsageError(
+            "{}: is {} x {} and the photo {} x {}; {}".format(mask, *picture.shape[:2], *marked.shape, turned)
+        )
+    hole = as_mask(marked, picture.shape[:2])
     given = None if edges is None else as_edges(read_mask(edges), picture.shape[:2])
     inpainter = Inpainter.from_pretrained(weights)
-    result = inpainter(picture, hole, given)
+    used = inpainter.predict_edges(picture, hole) > THRESHOLD if given is None else given
+    result = inpainter(picture, hole, used)
     if save_edges:
-        used = inpainter.predict_edges(picture, hole) > THRESHOLD if given is None else given
         write_picture(save_edges, used.astype("uint8") * 255)
+    if found.shape[2] == 4:  # transparent stays transparent, with its own colours; what is painted is opaque
+        colours = np.where(hole[..., None], result, found[..., :3])
+        result = np.dstack([colours, np.where(hole, np.uint8(255), found[..., 3])])
     write_picture(out, result)
     print(f"wrote {out}")
 

@@ -8,6 +8,7 @@ import contextlib
 import csv
 import io
 import os
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -18,10 +19,14 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from edgeconnect_lite.listing import BadPhoto, BrokenPhotoWarning, list_pictures, read_bytes
 from edgeconnect_lite.trees import EXTENSIONS
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF")  # decoded; no other parser sees a file
+MOST_PIXELS = 80_000_000  # of one picture: a small file may claim any number
+TRANSPARENT = (".png", ".webp")
 
 
 def as_photo(photo: np.ndarray, background: int = 255) -> np.ndarray:
@@ -52,20 +57,72 @@ def as_photo(photo: np.ndarray, background: int = 255) -> np.ndarray:
 
 
 def decode_photo(data: bytes, name: str, background: int = 255) -> np.ndarray:
-    """Decode the bytes of one picture file: upright by its EXIF tag, 8 bit, alpha over background. uint8 (H, W, 3)."""
+    """Decode the bytes of one picture file, alpha laid over background. uint8 (H, W, 3)."""
+    return as_photo(decode_picture(data, name), background)
+
+
+def decode_picture(data: bytes, name: str) -> np.ndarray:
+    """The first frame, upright by its EXIF tag, in sRGB, 8 bit: uint8 (H, W, 3), or (H, W, 4) with its transparency."""
     if not data:
         raise BadPhoto(f"{name}: the file is empty (0 bytes); wanted a picture")
+    too_large = f"{name}: too large a picture; wanted at most {MOST_PIXELS // 10**6} megapixels"
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            if upright.mode.startswith("I"):  # 16-bit gray: keep the high byte
-                return as_photo((np.asarray(upright).astype(np.uint32) >> 8).astype(np.uint8))
-            alpha = upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info
-            return as_photo(np.asarray(upright.convert("RGBA" if alpha else "RGB")), background)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise BadPhoto(too_large)
+            return _as_srgb(ImageOps.exif_transpose(picture), name)
     except UnidentifiedImageError:
-        raise BadPhoto(f"{name}: not a picture that can be read; wanted {', '.join(EXTENSIONS)}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadPhoto(f"{name}: {_what_else(data)}") from None
+    except Image.DecompressionBombError:
+        raise BadPhoto(too_large) from None
+    except BadPhoto:
+        raise
+    except (OSError, SyntaxError, ValueError, MemoryError, struct.error) as error:
         raise BadPhoto(f"{name}: broken picture ({error})") from None
+
+
+def _as_srgb(picture: Image.Image, name: str) -> np.ndarray:
+    """uint8 (H, W, 3) or (H, W, 4) of any of Pillow's modes."""
+    if picture.mode in ("F", "I"):
+        return _from_numbers(np.asarray(picture), name)
+    if picture.mode.startswith("I;16"):  # 16-bit gray: keep the high byte
+        return as_photo((np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8))
+    profile = picture.info.get("icc_profile")
+    mode = "RGBA" if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info else "RGB"
+    if picture.mode not in ("L", "CMYK", "RGB"):
+        picture = picture.convert(mode)
+    if profile:
+        with contextlib.suppress(
+            ImageCms.PyCMSError, OSError
+        ):  # a profile that is broken or of another kind of colours
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "srgb" not in ImageCms.getProfileDescription(source).lower():
+                return np.asarray(
+                    ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+                )
+    return np.asarray(picture.convert(mode))
+
+
+def _from_numbers(values: np.ndarray, name: str) -> np.ndarray:
+    """A gray picture of floating point values in [0, 1], or of whole numbers of 16 bit."""
+    largest = 1 if values.dtype == np.float32 else 0xFFFF
+    if not (values.min() >= 0 and values.max() <= largest):  # NaN fails too
+        raise BadPhoto(
+            f"{name}: holds values from {values.min():g} to {values.max():g}; wanted 0 to {largest}, or 8 bit"
+        )
+    return as_photo(values if largest == 1 else (values >> 8).astype(np.uint8))
+
+
+def _what_else(data: bytes) -> str:
+    """What to say of a file that none of FORMATS opens."""
+    brand = data[8:12].lower() if data[4:8] == b"ftyp" else b""
+    if brand in (b"avif", b"avis"):
+        return "an AVIF picture, which this Pillow cannot read; wanted it exported as .png or .jpg"
+    if brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+        return (
+            "a HEIC picture, which cannot be read; wanted it exported as .png or .jpg (on an iPhone: Most Compatible)"
+        )
+    return f"not a picture that can be read; wanted {', '.join(EXTENSIONS)}, .gif, .tif or .avif"
 
 
 def read_photo(path: str | Path) -> np.ndarray:
@@ -73,15 +130,25 @@ def read_photo(path: str | Path) -> np.ndarray:
     return decode_photo(read_bytes(path), str(path))
 
 
-def write_picture(path: str | Path, picture: np.ndarray) -> None:
-    """Write uint8 (H, W) or (H, W, 3) RGB whole or not at all: a temporary file beside it, then one rename.
+def read_picture(path: str | Path) -> np.ndarray:
+    """As read_photo, but with its transparency where it has one: uint8 (H, W, 4). Raises BadPhoto, naming the file."""
+    return decode_picture(read_bytes(path), str(path))
 
-    The ending decides the format (.png, .jpg, .webp, .bmp). Raises ValueError or OSError with the path in the message.
+
+def write_picture(path: str | Path, picture: np.ndarray) -> None:
+    """Write uint8 (H, W), (H, W, 3) RGB or (H, W, 4) RGBA whole or not at all: a temporary file beside it, then one rename.
+
+    The ending decides the format (.png, .jpg, .webp, .bmp); in .jpg and .bmp transparency is laid over white. Raises
+    ValueError or OSError with the path in the message.
     """
     path = Path(path)
     if path.suffix.lower() not in EXTENSIONS:
         raise ValueError(f"{path}: cannot write this kind of file; wanted an ending of {', '.join(EXTENSIONS)}")
-    ok, data = cv2.imencode(path.suffix.lower(), picture if picture.ndim == 2 else picture[..., ::-1])
+    if picture.ndim == 3 and picture.shape[2] == 4 and path.suffix.lower() not in TRANSPARENT:
+        picture = as_photo(picture)
+    ok, data = cv2.imencode(
+        path.suffix.lower(), picture if picture.ndim == 2 else picture[..., [2, 1, 0, 3][: picture.shape[2]]]
+    )
     if not ok:
         raise ValueError(f"{path}: the picture of shape {picture.shape} could not be encoded")
     write_bytes(path, data.tobytes())
