@@ -14,13 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from edgeconnect_lite import FacePhotos, Inpainter, composite, known_edges, stroke_mask, true_edges
 from edgeconnect_lite.canny import thin
-from edgeconnect_lite.edges import near_hole
+from edgeconnect_lite.edges import merge_edges, near_hole
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
-from edgeconnect_lite.inpainting import BESIDE_IN_PROPOSALS, as_edges, predict_probability, smooth_noise
-from edgeconnect_lite.large import pyramid
+from edgeconnect_lite.inpainting import BESIDE_IN_PROPOSALS, as_edges, predict_probability, smooth_noise, to_rgb
 from edgeconnect_lite.masks import BadMask
 from edgeconnect_lite.photos import BadPhoto
-from edgeconnect_lite.samples import Sample, edge_stage_input, make_sample
+from edgeconnect_lite.samples import Sample, edge_stage_input, image_stage_input, make_sample
 from edgeconnect_lite.weights import STAGE_NAMES, BadWeights, weights_folder
 
 
@@ -70,17 +69,26 @@ def test_any_size_keeps_known_pixels_bit_for_bit(tiny, height, width, seed):
     assert edges.shape == mask.shape and edges.dtype == np.float32 and edges.min() >= 0 and edges.max() <= 1
 
 
-@pytest.mark.parametrize("size", [128, 256])
-def test_noise_in_the_hole_changes_no_bit(inpainter, face, hole, size):
-    photo = face.repeat(size // 128, 0).repeat(size // 128, 1)
-    mask = hole.repeat(size // 128, 0).repeat(size // 128, 1)
-    noisy = with_noise_in_hole(photo, mask)
-    assert not np.array_equal(photo, noisy)
-    for clean, dirty in zip(pyramid(photo, mask, 128), pyramid(noisy, mask, 128), strict=True):
-        assert np.array_equal(clean.photo, dirty.photo)
-    assert np.array_equal(inpainter.predict_edges(photo, mask), inpainter.predict_edges(noisy, mask))
-    clean, dirty = inpainter(photo, mask), inpainter(noisy, mask)
-    assert np.array_equal(clean, dirty)
+def test_noise_in_the_hole_changes_no_bit(inpainter, face, hole):
+    noisy = with_noise_in_hole(face, hole)
+    assert not np.array_equal(face, noisy)
+    assert np.array_equal(inpainter.predict_edges(face, hole), inpainter.predict_edges(noisy, hole))
+    assert np.array_equal(inpainter(face, hole), inpainter(noisy, hole))
+
+
+@pytest.mark.parametrize("height, width", [(128, 128), (128, 188), (100, 70)])
+def test_a_photo_of_the_networks_size_goes_through_them_as_it_is(inpainter, hole, height, width):
+    """Bit for bit the two stages and the composite, as DESIGN draws them: no window, no other scale."""
+    photo, mask = np.tile(FacePhotos("test")[16], (1, 2, 1))[:height, :width], np.tile(hole, (1, 2))[:height, :width]
+    sample = make_sample(np.where(mask[..., None], np.uint8(0), photo), mask)
+    inside = predict_probability(inpainter.edge_generator, Sample(*(part[None] for part in sample)))[0, 0].numpy()
+    edges = merge_edges(sample.known_edges[0].numpy(), inside, mask)
+    assert np.array_equal(inpainter.predict_edges(photo, mask), edges)
+    with torch.no_grad():
+        given = image_stage_input(sample, torch.from_numpy(edges > 0.5)[None].float())
+        painted = to_rgb(inpainter.image_generator(given[None])[0])
+    assert np.array_equal(inpainter.paint(photo, mask, edges), painted)
+    assert np.array_equal(inpainter(photo, mask), composite(photo, painted, mask))
 
 
 def test_predicted_edges_are_the_known_ones_away_from_the_hole(inpainter, face, hole):
@@ -179,7 +187,7 @@ def test_the_shipped_stages_do_their_work(inpainter, face, hole):
     assert np.abs(with_edges[hole].astype(float) - without[hole]).mean() > 2
 
 
-@pytest.mark.parametrize("height, width", [(200, 200), (300, 300), (171, 400), (129, 128), (500, 333)])
+@pytest.mark.parametrize("height, width", [(200, 200), (129, 128), (171, 200)])
 def test_at_any_size_predicted_edges_given_back_make_the_same_picture(inpainter, height, width):
     photo = cv2.resize(FacePhotos("test")[16], (width, height))
     mask = stroke_mask(np.random.default_rng(0), 512)[:height, :width]
@@ -201,16 +209,6 @@ def test_a_drawn_stroke_reaches_the_network_even_outside_the_hole(inpainter, fac
     assert not np.array_equal(inpainter.paint(face, hole, edges), inpainter.paint(face, hole, drawn))
 
 
-def test_a_thin_stroke_survives_the_shrinking_of_a_large_photo(inpainter):
-    photo = np.full((512, 512, 3), 128, np.uint8)
-    mask = np.zeros((512, 512), bool)
-    mask[100:400, 100:400] = True
-    edges = np.zeros((512, 512), bool)
-    without = inpainter(photo, mask, edges)
-    edges[250, 120:380] = True
-    assert not np.array_equal(inpainter(photo, mask, edges), without)
-
-
 def test_no_hole_gives_the_photo_back(inpainter, face):
     result = inpainter(face, np.zeros((128, 128), bool))
     assert np.array_equal(result, face) and not np.shares_memory(result, face)
@@ -223,15 +221,6 @@ def test_one_pixel(inpainter):
         inpainter(photo, np.ones((1, 1), bool))
 
 
-def test_a_photo_of_twelve_megapixels(inpainter):
-    photo = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
-    mask = np.zeros((3000, 4000), bool)
-    mask[1000:1900, 1500:2500] = True
-    result = inpainter(photo, mask)
-    assert result.shape == photo.shape and np.array_equal(result[~mask], photo[~mask])
-    assert result[mask].std() < photo[mask].std()  # painted at the networks' scale, not copied
-
-
 @pytest.mark.parametrize("form", ["gray", "rgba", "float"])
 def test_gray_rgba_and_float_photos(inpainter, face, hole, form):
     photo = {
@@ -242,6 +231,7 @@ def test_gray_rgba_and_float_photos(inpainter, face, hole, form):
     rgb = {"gray": np.repeat(face[..., :1], 3, 2), "rgba": face, "float": face}[form]
     result = inpainter(photo, hole)
     assert result.shape == (128, 128, 3) and np.array_equal(result[~hole], rgb[~hole])
+    assert (np.ptp(result, axis=2) == 0).all() == (form == "gray")
 
 
 def test_bad_arguments_say_what_came_and_what_was_wanted(inpainter, face, hole):
