@@ -105,7 +105,8 @@ def windows(wanted: np.ndarray, size: int) -> list[tuple[slice, slice]]:
         rows = _spans(top, top + height, wanted.shape[0], size, margin)
         columns = _spans(left, left + width, wanted.shape[1], size, margin)
         found += [(row, column) for row in rows for column in columns if wanted[row, column].any()]
-    return found or [tuple(slice(0, min(side, size)) for side in wanted.shape)]
+    corner = slice(0, min(size, wanted.shape[0])), slice(0, min(size, wanted.shape[1]))
+    return found or [corner]
 
 
 def _spans(start: int, end: int, length: int, size: int, overlap: int) -> list[slice]:

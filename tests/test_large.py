@@ -163,8 +163,8 @@ def test_a_drawn_line_is_neither_lost_nor_broken_when_it_shrinks(factor, width):
     for angle in np.linspace(0, np.pi, 23):
         lines = np.zeros((side, side), np.uint8)
         arm = 0.45 * side * np.array([np.cos(angle), np.sin(angle)])
-        ends = [tuple(int(x) for x in np.round(side / 2 + sign * arm)) for sign in (-1, 1)]
-        cv2.line(lines, *ends, 1, width)
+        ends = np.round(side / 2 + np.outer((-1, 1), arm)).astype(np.int32)
+        cv2.polylines(lines, [ends], False, 1, width)
         small = shrink_edges(lines > 0, (64, 64))
         assert (
             small.sum() >= 54 * max(abs(np.cos(angle)), abs(np.sin(angle)))
