@@ -73,7 +73,7 @@ def octaves(shape: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
 
 def depth(mask: np.ndarray) -> np.ndarray:
     """How far each hole pixel is from the nearest known one, px; 0 outside. bool (H, W) -> float32 (H, W)."""
-    return cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, 3)
+    return cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
 
 
 def shrink(photo: np.ndarray, mask: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +99,7 @@ def windows(wanted: np.ndarray, size: int) -> list[tuple[slice, slice]]:
     if min(wanted.shape) <= 1.25 * size and max(wanted.shape) <= WHOLE * size:
         return [(slice(0, wanted.shape[0]), slice(0, wanted.shape[1]))]
     margin = size // 4
-    near = cv2.dilate(wanted.view(np.uint8), np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
+    near = cv2.dilate(wanted.astype(np.uint8), np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
     found = []
     for left, top, width, height, _ in cv2.connectedComponentsWithStats(near)[2][1:]:
         rows = _spans(top, top + height, wanted.shape[0], size, margin)

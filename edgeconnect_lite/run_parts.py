@@ -38,7 +38,9 @@ def open_data(config: Training) -> tuple[Accelerator, Samples, list[Sample]]:
     if config.precision not in get_args(Precision):
         raise ValueError(f"precision is {config.precision!r}; wanted one of {', '.join(get_args(Precision))}")
     if config.size < 32 or config.size % UNet.STRIDE:
-        raise ValueError(f"size is {config.size}; wanted at least 32 px and a multiple of {UNet.STRIDE}, as 64, 128 or 256")
+        raise ValueError(
+            f"size is {config.size}; wanted at least 32 px and a multiple of {UNet.STRIDE}, as 64, 128 or 256"
+        )
     photos = open_photos(config.photos, config.size)
     masks = open_masks(config)
     train, held_out = keep_back(photos, config.validation)

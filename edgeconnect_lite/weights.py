@@ -62,7 +62,9 @@ def trained_size(folder: str | Path) -> int:
             except (ValueError, KeyError, TypeError, OSError):
                 sizes[path] = None
             if type(sizes[path]) is not int or sizes[path] < 1:
-                raise BadWeights(f"{path}: says no size of photos; wanted the config of a training run, or no such file")
+                raise BadWeights(
+                    f"{path}: says no size of photos; wanted the config of a training run, or no such file"
+                )
     if len(set(sizes.values())) > 1:
         said = " and ".join(f"{path.parent.name} at {size} px" for path, size in sizes.items())
         raise BadWeights(f"{folder}: {said}; wanted two stages that were trained at one size")

@@ -223,6 +223,13 @@ def test_large_photos_keep_known_pixels_and_their_edges_make_the_same_picture(ti
     assert np.array_equal(tiny.predict_edges(noisy, mask), edges) and np.array_equal(tiny(noisy, mask), result)
 
 
+def test_arrays_in_any_order_of_memory(tiny):
+    photo, mask = shapes_photo(90, 120), box((90, 120), 20, 30, 40, 50)
+    turned = tiny(photo[::-1, ::-1].transpose(1, 0, 2), mask[::-1, ::-1].T)
+    again = tiny(np.ascontiguousarray(photo[::-1, ::-1].transpose(1, 0, 2)), np.ascontiguousarray(mask[::-1, ::-1].T))
+    assert turned.shape == (120, 90, 3) and np.array_equal(turned, again)
+
+
 def test_proposals_of_a_large_photo_differ_and_are_seeded(tiny):
     photo, mask = shapes_photo(200, 260), box((200, 260), 40, 40, 90, 120)
     proposals = tiny.propose_edges(photo, mask, n=3, seed=5)
