@@ -136,7 +136,7 @@ def inpaint(
     """
     import numpy as np
 
-    from edgeconnect_lite.inpainting import THRESHOLD, Inpainter, as_edges
+    from edgeconnect_lite.inpainting import THRESHOLD, Inpainter, as_edges, like_known
     from edgeconnect_lite.masks import as_mask, read_mask
     from edgeconnect_lite.photos import as_photo, read_picture, write_picture
 
@@ -154,7 +154,7 @@ def inpaint(
     given = None if edges is None else as_edges(read_mask(edges), picture.shape[:2])
     inpainter = Inpainter.from_pretrained(weights)
     used = inpainter.predict_edges(picture, hole) > THRESHOLD if given is None else given
-    result = inpainter(picture, hole, used)
+    result = like_known(inpainter(picture, hole, used), hole)
     if save_edges:
         write_picture(save_edges, used.astype("uint8") * 255)
     if found.shape[2] == 4:  # transparent stays transparent, with its own colours; what is painted is opaque

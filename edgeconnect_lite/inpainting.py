@@ -130,16 +130,14 @@ class Inpainter:
         """Both stages, or with edges given only the second. Returns uint8 (H, W, 3); a photo without a hole comes back as is.
 
         edges: the whole edge map (H, W), bool or probability; nothing drawn is removed. None = predict. In a photo that is
-        painted in windows those in and beside the hole count. A gray photo stays gray.
+        painted in windows, those in and beside the hole count.
         """
         photo, mask = self._check(photo, mask)
         lines = None if edges is None else as_edges(edges, mask.shape)
         if not mask.any():
             return photo.copy()
-        painted = self._paint(photo, mask, self._predict(photo, mask)[0] > THRESHOLD if lines is None else lines)
-        if is_gray(photo, mask):
-            painted = np.repeat(to_gray(painted)[..., None], 3, axis=2)
-        return composite(photo, painted, mask)
+        lines = self._predict(photo, mask)[0] > THRESHOLD if lines is None else lines
+        return composite(photo, self._paint(photo, mask, lines), mask)
 
     def paint(self, photo: np.ndarray, mask: np.ndarray, edges: np.ndarray) -> np.ndarray:
         """Stage 2's picture before the composite, known pixels painted too, where the photo is not painted in windows.
@@ -201,10 +199,11 @@ class Inpainter:
         return to_rgb(painted).transpose(2, 0, 1)
 
 
-def is_gray(photo: np.ndarray, mask: np.ndarray) -> bool:
-    """Whether no known pixel has a colour. photo: uint8 (H, W, 3). mask: bool (H, W)."""
-    red, green, blue = np.moveaxis(photo, -1, 0)
-    return bool((((red == green) & (green == blue)) | mask).all())
+def like_known(result: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Without colour in the hole where no known pixel has one: a gray photo stays gray. uint8 (H, W, 3), bool (H, W)."""
+    red, green, blue = np.moveaxis(result, -1, 0)
+    is_gray = (((red == green) & (green == blue)) | mask).all()
+    return composite(result, np.repeat(to_gray(result)[..., None], 3, axis=2), mask) if is_gray else result
 
 
 def to_rgb(photo: Tensor) -> np.ndarray:

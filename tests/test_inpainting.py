@@ -231,7 +231,6 @@ def test_gray_rgba_and_float_photos(inpainter, face, hole, form):
     rgb = {"gray": np.repeat(face[..., :1], 3, 2), "rgba": face, "float": face}[form]
     result = inpainter(photo, hole)
     assert result.shape == (128, 128, 3) and np.array_equal(result[~hole], rgb[~hole])
-    assert (np.ptp(result, axis=2) == 0).all() == (form == "gray")
 
 
 def test_bad_arguments_say_what_came_and_what_was_wanted(inpainter, face, hole):
