@@ -40,12 +40,13 @@ from experiment_table import (
 )
 
 from edgeconnect_lite import training
+from edgeconnect_lite.checkpoints import CHECKPOINT
 from edgeconnect_lite.dilated import DilatedGenerator
 from edgeconnect_lite.edges import true_edges
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
 from edgeconnect_lite.photos import write_bytes
 from edgeconnect_lite.run_parts import open_photos
-from edgeconnect_lite.runs import CHECKPOINT, Log
+from edgeconnect_lite.runs import Log
 from edgeconnect_lite.training import EdgeTraining, ImageTraining
 from edgeconnect_lite.weights import load_network
 
@@ -60,12 +61,13 @@ class StepClock(Log):
     now = staticmethod(time.process_time)
     last: "StepClock"  # the newest, since the loops keep theirs to themselves
 
-    def begin(self, start: int) -> None:
+    def begin(self, start: int) -> "StepClock":
         super().begin(start)
         StepClock.last = self
         self.each: list[float] = []  # seconds of every step since
         self.before = 0.0 if not start else self.before
         self.mark = self.now()
+        return self
 
     def __call__(self, step: int, terms: dict[str, torch.Tensor]) -> bool:
         self.each.append(self.now() - self.mark)

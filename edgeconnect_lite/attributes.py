@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from edgeconnect_lite.checkpoints import load_checkpoint
 from edgeconnect_lite.features import CHOICES, NUMBERS, ODDS, FaceFeatures
 from edgeconnect_lite.masks import stroke_mask
 from edgeconnect_lite.metrics import telea
 from edgeconnect_lite.photos import FacePhotos
-from edgeconnect_lite.runs import Log, begin_run, check_finite, load_checkpoint, save_checkpoint, set_learning_rate
+from edgeconnect_lite.runs import Log, begin_run, save_checkpoint, set_learning_rate
 from edgeconnect_lite.samples import batches, epoch_order, jitter_colours, to_tensor
+from edgeconnect_lite.steps import take_step
 
 MIRRORED = ("yaw", "roll", "light_azimuth")  # these change sign in a mirrored picture
 
@@ -148,19 +150,18 @@ def train_features(config: FeatureTraining, out: str | Path, resume: bool = Fals
     log = Log(out, config)
     parts = {"network": network, "optimizer": optimizer, "log": log}
     start = load_checkpoint(out, parts, config) if resume else 0
-    log.begin(start)
     held_out = range(count - config.validation, count)
     stream = batches(crops, config.batch_size, config.steps, start, config.workers)
-    for step, (crop, target) in enumerate(stream, start):
-        set_learning_rate(config, step, optimizer)
-        terms = attribute_losses(network.train().describe(crop), target)
-        check_finite(terms, step)
-        torch.stack(list(terms.values())).sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if log(step, terms):
-            log.write(step, measure_attributes(network, "train", held_out))
-            save_checkpoint(out, parts, step + 1, config)
+    with log.begin(start):
+        for step, (crop, target) in enumerate(stream, start):
+            set_learning_rate(config, step, optimizer)
+            terms = log.share(step, attribute_losses(network.train().describe(crop), target))
+            torch.stack(list(terms.values())).sum().backward()
+            take_step(network, optimizer, step)
+            if log(step, terms):
+                log.write(step, measure_attributes(network, "train", held_out))
+                save_checkpoint(out, parts, step + 1, config)
+                log.stop_if_asked(step)
     return network.eval()
 
 

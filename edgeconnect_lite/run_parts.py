@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import nn
 from torch.utils.data import ConcatDataset, Subset
@@ -48,16 +48,28 @@ def open_data(config: Training) -> tuple[Accelerator, Samples, list[Sample]]:
         raise ValueError(
             f"{config.photos}: {len(photos)} photos are too few; wanted {config.validation} + {config.batch_size}"
         )
+    accelerator = open_accelerator(config)
+    if config.threads:  # accelerate sets them where several processes run on CPUs
+        torch.set_num_threads(config.threads)
+    fixed = list(iterate_samples(held_out, masks, config.seed)) if accelerator.is_main_process else []
+    return accelerator, Samples(train, masks, config.seed, roughen=config.roughen), fixed
+
+
+def open_accelerator(config: Training) -> Accelerator:
+    """This process's place among those that train together: each takes an equal part of every batch."""
     AcceleratorState._reset_state(reset_partial_state=False)  # a notebook may train twice, with another precision
+    gray_alone = not getattr(config, "cross_entropy_weight", 1.0)  # then the decision's layers get no gradient
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),  # MPS only when asked, and nobody can ask yet
         mixed_precision=config.precision,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=gray_alone)],
     )
-    if config.threads:  # accelerate sets them where several processes run on CPUs
-        torch.set_num_threads(config.threads)
-    fixed = list(iterate_samples(held_out, masks, config.seed))
-    return accelerator, Samples(train, masks, config.seed, roughen=config.roughen), fixed
+    if config.batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"batch_size is {config.batch_size}; wanted a multiple of {accelerator.num_processes}, the number of processes"
+        )
+    return accelerator
 
 
 def keep_back(photos: Any, count: int) -> tuple[Any, Any]:

@@ -1,54 +1,53 @@
 """Runs: what a training run keeps in out/edge_generator/, out/image_generator/ or out/face_features/.
 
-The network's weights (config.json, model.safetensors), training.json (the run's config), panel.png, log.jsonl, and
-checkpoint.pt, from which --resume goes on exactly: the networks, the optimizers, the log's sums, the random state, the
-config, the step and with it the place in the stream of samples. Each file but the growing log is written whole or not at
-all, the checkpoint last; the one before it stays until then. So a run may be killed at any moment, and what it ends with
-is the same to the last bit on one machine with the same number of threads and processes, on another up to rounding; another
-number of processes draws other noise and weights its parts otherwise (lesson 10).
+The network's weights (config.json, model.safetensors), training.json (the run's config), panel.png, log.jsonl, and two
+checkpoints (checkpoints.py), from which --resume goes on exactly: the networks, the optimizers, the log's sums, the random
+state, the config, the step and with it the place in the stream of samples. Each file but the growing log is written whole or
+not at all, the checkpoint last. So a run may be killed at any moment, and what it ends with is the same to the last bit on one
+machine with the same number of threads and processes, and up to rounding everywhere else.
 """
 
-import io
 import json
 import math
 import os
-import pickle
+import signal
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from edgeconnect_lite.edges import merge_edges
-from edgeconnect_lite.figures import tile
-from edgeconnect_lite.inpainting import THRESHOLD, composite, predict_probability, to_rgb
-from edgeconnect_lite.metrics import EdgeCounts, hole_psnr
+from edgeconnect_lite.checkpoints import (
+    TrainingStopped,
+    holds_checkpoint,
+    lock_folder,
+    unlock_folder,
+    write_checkpoint,
+)
 from edgeconnect_lite.photos import write_bytes, write_picture
-from edgeconnect_lite.samples import Sample, image_stage_input
 from edgeconnect_lite.weights import one_line, save_network
 
-CHECKPOINT = "checkpoint.pt"
-FREE_TO_CHANGE = ("workers", "log_every", "checkpoint_minutes")  # settings that change no weight
-
-
-class TrainingStopped(RuntimeError):
-    """Training cannot go on; the message says why. A checkpoint that was written before stays as it is."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl+C; what a cluster sends before it kills
 
 
 def begin_run(config: Any, out: str | Path, resume: bool) -> Path:
     """Refuse to overwrite a run, check the numbers, set threads and seed. Returns the run's own folder, out/<config.stage>.
 
-    What it sets holds for the process and stays: the number of threads, and that tiny numbers count as 0.
+    What it sets holds for the process and stays: the number of threads, that tiny numbers count as 0, and where it was asked
+    for that only deterministic algorithms are used.
 
     Raises TrainingStopped where a checkpoint lies there already, ValueError for a number below 1.
     """
     folder = Path(out) / config.stage
-    if not resume and (folder / CHECKPOINT).exists():
+    if not resume and holds_checkpoint(folder):
         raise TrainingStopped(f"{folder} holds a checkpoint already; pass --resume to go on, or another --out")
     for name in ("steps", "batch_size", "validation", "log_every"):
         if getattr(config, name) < 1:
@@ -56,6 +55,9 @@ def begin_run(config: Any, out: str | Path, resume: bool) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
         cv2.setNumThreads(config.threads)
+    if getattr(config, "deterministic", False):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
+        torch.use_deterministic_algorithms(True)
     torch.set_flush_denormal(True)  # tiny gradients behind shut gates would slow a CPU down
     torch.manual_seed(config.seed)
     return folder
@@ -86,35 +88,93 @@ def check_finite(terms: dict[str, Tensor], step: int) -> None:
             )
 
 
+def check_finite_weights(network: nn.Module, step: int) -> None:
+    """Stop on a weight that is not finite, naming it."""
+    for name, weight in network.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise TrainingStopped(f"step {step}: the weight {name} is not finite; the checkpoint before stays")
+
+
 def progress(*given: Any, hidden: bool = False, **options: Any) -> tqdm:
     """A tqdm bar where a terminal or a notebook shows it, and the environment variable TQDM_DISABLE does not hide it."""
     return tqdm(*given, disable=True if hidden or os.environ.get("TQDM_DISABLE") else None, **options)
 
 
 class Log:
-    """The progress bar and out/log.jsonl: the mean of each term over log_every steps, and whether to save now."""
+    """The progress bar and out/log.jsonl: the mean of each term over log_every steps, and whether to save now.
 
-    def __init__(self, out: Path, config: Any, is_main_process: bool = True):
-        self.path, self.config, self.is_main_process = out / "log.jsonl", config, is_main_process
+    `with log.begin(start):` around the steps keeps other runs out of the folder, and lets Ctrl+C and SIGTERM end the run after
+    a step, saved. accelerator: where several processes train, the first of them writes, and all know the same.
+    """
+
+    def __init__(self, out: Path, config: Any, accelerator: Accelerator | None = None):
+        self.path, self.config, self.accelerator = out / "log.jsonl", config, accelerator
+        self.is_main_process = accelerator is None or accelerator.is_main_process
+        self.processes = 1 if accelerator is None else accelerator.num_processes
         self.sums: dict[str, float] = {}
         self.count = 0
+        self.asked: tuple[str, float] | None = None  # the signal that came to this process, and when
+        self.stops = False  # what all processes know of it
+        self.lock, self.handlers = None, {}
 
-    def begin(self, start: int) -> None:
+    def begin(self, start: int) -> "Log":
         """Make the folder and the bar, clear what a killed run left, take back what it logged after its checkpoint."""
+        folder = self.path.parent
         if start >= self.config.steps and self.is_main_process:
-            print(f"{self.path.parent} has its {start} steps behind it already")
+            print(f"{folder} has its {start} steps behind it already")
         self.saved = time.monotonic()
-        self.bar = progress(total=self.config.steps, initial=start, unit="step", hidden=not self.is_main_process)
         if self.is_main_process:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            for half_written in self.path.parent.glob(".*.part"):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self.lock = lock_folder(folder)
+            except OSError as error:
+                raise TrainingStopped(f"{folder}: cannot be written ({error.strerror})") from None
+            for half_written in folder.glob(".*.part"):
                 half_written.unlink()
             lines = self.path.read_text("utf-8").splitlines() if start and self.path.exists() else []
             kept = [line for line in lines if _is_logged_until(line, start)]
             write_bytes(self.path, "".join(f"{line}\n" for line in kept).encode())
+        self.bar = progress(total=self.config.steps, initial=start, unit="step", hidden=not self.is_main_process)
+        return self
+
+    def __enter__(self) -> "Log":
+        if threading.current_thread() is threading.main_thread():  # no other may
+            self.handlers = {number: signal.signal(number, self.ask_to_stop) for number in STOP_SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.bar.close()
+        unlock_folder(self.path.parent, self.lock)
+        after = f"{self.path.parent} {self._goes_on()}"
+        if isinstance(error, OSError):
+            raise TrainingStopped(f"{one_line(error)}; {after}") from error
+        if self.processes > 1 and isinstance(error, RuntimeError) and not isinstance(error, TrainingStopped):
+            raise TrainingStopped(f"another process of this run has ended ({one_line(error)}); {after}") from error
+
+    def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        """The signals' handler. Whoever asks again, a second later, does not wait for the step."""
+        if self.asked and time.monotonic() - self.asked[1] > 1:  # launchers pass on what the terminal has sent already
+            raise KeyboardInterrupt
+        self.asked = self.asked or (signal.Signals(number).name, time.monotonic())
+
+    def share(self, step: int, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The terms' means over the processes, which are those of the whole batch. Stops on one that is not finite, naming it.
+
+        So no process goes on where another has stopped: all of them see the same numbers, and whether a signal came to one.
+        """
+        self.stops = self.asked is not None
+        if self.accelerator is not None and self.processes > 1:
+            mine = torch.stack([value.detach().double() for value in terms.values()])
+            mean = self.accelerator.reduce(torch.cat([mine, mine.new_tensor([float(self.stops)])]), "mean")
+            self.stops = mean[-1].item() > 0
+            terms = dict(zip(terms, mean))  # type: ignore[arg-type]
+        check_finite(terms, step)
+        return terms
 
     def __call__(self, step: int, terms: dict[str, Tensor]) -> bool:
-        """Take one step's terms. Returns True when a checkpoint is due: every few minutes, and at the end."""
+        """Take one step's terms. Returns True when a checkpoint is due: every few minutes, before a stop, and at the end."""
         self.bar.update()
         self.count += 1
         for name, value in terms.items():
@@ -125,7 +185,7 @@ class Log:
             self.sums, self.count = {}, 0
             self.bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
             self.write(step, means)
-        if last or time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes:
+        if last or self.stops or time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes:
             self.saved = time.monotonic()
             return True
         return False
@@ -134,8 +194,26 @@ class Log:
         """Append one line: the number of steps done, and the values."""
         if self.is_main_process:
             rounded = {name: round(value, 5) for name, value in values.items()}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step + 1, **rounded}) + "\n")
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": step + 1, **rounded}) + "\n")
+            except OSError as error:
+                raise OSError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+    def stop_if_asked(self, step: int) -> None:
+        """After a checkpoint: end the run here if a signal asked for it."""
+        if self.stops and step + 1 < self.config.steps:
+            if self.accelerator is not None:
+                self.accelerator.wait_for_everyone()  # else a launcher would end who still saves
+            signal_name = self.asked[0] if self.asked else "a signal to another process"
+            raise TrainingStopped(
+                f"stopped by {signal_name} after step {step + 1}; {self.path.parent} {self._goes_on()}"
+            )
+
+    def _goes_on(self) -> str:
+        if holds_checkpoint(self.path.parent):
+            return "holds the last checkpoint, from which --resume goes on"
+        return "holds no checkpoint yet"
 
     def state_dict(self) -> dict[str, Any]:
         """The sums since the last line, for the checkpoint."""
@@ -158,76 +236,11 @@ def save_checkpoint(out: Path, parts: dict[str, Any], step: int, config: Any, pa
 
     parts: name -> anything with state_dict() and load_state_dict(). panel: uint8 (H, W, 3), kept as panel.png.
     """
+    for part in parts.values():
+        if isinstance(part, nn.Module):
+            check_finite_weights(part, step)
     if panel is not None:
         write_picture(out / "panel.png", panel)
     save_network(next(iter(parts.values())), out)
     write_bytes(out / "training.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
-    state = {name: part.state_dict() for name, part in parts.items()}
-    state |= {"step": step, "random_state": torch.get_rng_state(), "config": asdict(config)}
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_bytes(out / CHECKPOINT, buffer.getvalue())
-
-
-def load_checkpoint(out: Path, parts: dict[str, Any], config: Any) -> int:
-    """Bring all parts to the state of out/checkpoint.pt. Returns the step to go on with.
-
-    Raises TrainingStopped if there is none, if it is broken, or if the run had another config: exactly that goes on.
-    """
-    path = out / CHECKPOINT
-    if not path.is_file():
-        raise TrainingStopped(f"{path}: there is no checkpoint to resume from")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise TrainingStopped(f"{path}: broken checkpoint ({one_line(error)})") from None
-    missing = [name for name in (*parts, "step", "random_state", "config") if name not in state]
-    if missing:
-        raise TrainingStopped(f"{path}: holds no {missing[0]}; made by another version of this package?")
-    given, stored = asdict(config), state["config"]
-    differences = [
-        f"{name} was {stored.get(name, 'unknown')!r} and is {given.get(name, 'unknown')!r}"
-        for name in sorted(stored.keys() | given.keys())
-        if name not in FREE_TO_CHANGE and stored.get(name, "unknown") != given.get(name, "unknown")
-    ]
-    if differences:
-        raise TrainingStopped(
-            f"{path}: made with other settings than these: {'; '.join(differences)}. Give the old ones to resume, or "
-            f"begin another run from its weights (--start-from {out.parent} and another --out)"
-        )
-    try:
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise TrainingStopped(f"{path}: made by another version of this package? ({one_line(error)})") from None
-    torch.set_rng_state(state["random_state"])
-    return int(state["step"])
-
-
-@torch.inference_mode()
-def inspect_edges(generator: nn.Module, held_out: list[Sample]) -> tuple[dict[str, float], np.ndarray]:
-    """Precision, recall and F1 in the hole on the held-out samples, and a panel: photo, true edges, prediction."""
-    counts, rows = EdgeCounts(), []
-    device = next(generator.parameters()).device
-    for sample in held_out:
-        batch = Sample(*(part[None].to(device) for part in sample))
-        predicted = predict_probability(generator, batch)[0, 0].cpu()  # type: ignore[arg-type]
-        counts.add((predicted > THRESHOLD).numpy(), sample.edges[0].numpy() > 0, sample.mask[0].numpy() > 0)
-        rows.append([to_rgb(sample.photo * (1 - sample.mask)), sample.edges[0].numpy(), predicted.numpy()])
-    return {"precision": counts.precision, "recall": counts.recall, "f1": counts.f1}, tile(rows[:6])
-
-
-@torch.inference_mode()
-def inspect_painting(generator: nn.Module, held_out: list[Sample]) -> tuple[dict[str, float], np.ndarray]:
-    """Mean hole PSNR with true edges on the held-out samples, and a panel: masked photo, true edges, result, photo."""
-    scores, rows = [], []
-    device = next(generator.parameters()).device
-    for sample in held_out:
-        mask = sample.mask[0].numpy() > 0
-        edges = torch.from_numpy(merge_edges(sample.known_edges[0].numpy(), sample.edges[0].numpy(), mask))[None]
-        painted = generator(image_stage_input(sample, edges)[None].to(device))[0].cpu()
-        photo = to_rgb(sample.photo)
-        result = composite(photo, to_rgb(painted), mask)
-        scores.append(hole_psnr(result, photo, mask))
-        rows.append([to_rgb(sample.photo * (1 - sample.mask)), edges[0].numpy(), result, photo])
-    return {"hole_psnr": float(np.mean(scores))}, tile(rows[:6])
+    write_checkpoint(out, parts, step, config)

@@ -7,6 +7,7 @@ Sample k of a stream depends on (seed, k) alone, so the same seed gives the same
 and training resumes at step s by asking for samples from s * batch_size on.
 """
 
+import signal
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -70,15 +71,19 @@ def image_stage_input(sample: Sample, edges: Tensor) -> Tensor:
     return torch.cat([sample.photo * (1 - sample.mask), edges, sample.mask], dim=-3)
 
 
-def noised_edges(edges: Tensor, generator: torch.Generator | None = None, std: float = 0.1) -> Tensor:
+def noised_edges(
+    edges: Tensor, generator: torch.Generator | None = None, std: float = 0.1, part: tuple[int, int] = (0, 1)
+) -> Tensor:
     """Real edges for stage 1's discriminator, with truncated normal noise: 0 -> [0, 2 std], 1 -> [1 - 2 std, 1].
 
     A discriminator could tell a real map by its exact zeros and ones; noise takes that away (report, stage 1).
-    edges: (N, 1, H, W) of 0 and 1.
+    edges: (N, 1, H, W) of 0 and 1. part: (k, n) = they are part k of a batch of n N, whose noise is drawn as a whole.
     """
-    noise = torch.empty_like(edges)
+    number, parts = part
+    noise = edges.new_empty(parts * len(edges), *edges.shape[1:])
     torch.nn.init.trunc_normal_(noise, std=std, a=-2 * std, b=2 * std, generator=generator)
-    return torch.where(edges > 0.5, 1 - noise.abs(), noise.abs())
+    noise = noise.chunk(parts)[number].abs()
+    return torch.where(edges > 0.5, 1 - noise, noise)
 
 
 def jitter_colours(photo: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
@@ -210,14 +215,16 @@ def batches(samples: Dataset, batch_size: int, steps: int, start: int = 0, worke
         batch_size=batch_size,
         sampler=range(start * batch_size, steps * batch_size),
         num_workers=workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
         generator=torch.Generator(),  # else starting to read would draw from torch's own random state
     )
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # 0, not 1: that would wait for a thread pool which the fork left behind
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the workers too; the main process ends the run
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def iterate_samples(photos: PhotoSource, masks: MaskSource, seed: int) -> Iterator[Sample]:

@@ -3,25 +3,21 @@
 Both loops have the same order: the discriminator's step on real and detached fake, then the generator's step through the
 discriminator as it is now. A loss whose weight is 0 is not computed. EdgeConnect's two stages: Nazeri et al., 2019, section 3.
 
-The random draws of a step depend on (seed, step) alone. What a run is made of is in run_parts.py, what it keeps in runs.py.
+The random draws of a step depend on (seed, step) alone. What a run is made of is in run_parts.py, what a step is made of in
+steps.py, what a run keeps in runs.py.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from torch import Tensor, nn
 
 from edgeconnect_lite import losses
+from edgeconnect_lite.checkpoints import load_checkpoint
 from edgeconnect_lite.discriminators import Condition, PatchDiscriminator, condition_channels, discriminator_input
-from edgeconnect_lite.edges import MARGIN
 from edgeconnect_lite.features import Features, choose_features, open_features
 from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
-from edgeconnect_lite.inpainting import THRESHOLD, predict_probability
 from edgeconnect_lite.run_parts import (
     Network,
     Optimizer,
@@ -32,17 +28,19 @@ from edgeconnect_lite.run_parts import (
     open_image_generator,
     with_optimizers,
 )
-from edgeconnect_lite.runs import (
-    Log,
-    begin_run,
-    check_finite,
+from edgeconnect_lite.runs import Log, begin_run, save_checkpoint, set_learning_rate
+from edgeconnect_lite.samples import batches, edge_stage_input, image_stage_input, noised_edges
+from edgeconnect_lite.steps import (
+    adversarial_terms,
+    given_edges,
+    hole_share,
     inspect_edges,
     inspect_painting,
-    load_checkpoint,
-    save_checkpoint,
-    set_learning_rate,
+    noise_of,
+    part_of_batch,
+    take_step,
+    weighted_sum,
 )
-from edgeconnect_lite.samples import Sample, batches, edge_stage_input, image_stage_input, noised_edges
 from edgeconnect_lite.weights import STAGE_NAMES, load_network, weights_folder
 
 
@@ -72,6 +70,7 @@ class Training:
     workers: int = 0
     threads: int = 0  # CPU threads of torch, set for the process; 0 = as they are
     precision: Precision = "no"  # "bf16" where the CPU or GPU has it
+    deterministic: bool = False  # only algorithms that give the same bits each time; a CPU's do, a GPU becomes slower
     compile: bool = False  # torch.compile the generator: about a minute at the start, a fifth faster on a CPU
     log_every: int = 50  # steps
     checkpoint_minutes: float = 5.0
@@ -130,41 +129,44 @@ def train_edge(config: EdgeTraining, out: str | Path, resume: bool = False) -> E
     generator = EdgeGenerator(config.width, config.bottom, config.blocks, config.skips, config.decision)
     generator = generator if resume else begin_with(config, generator)
     discriminator = PatchDiscriminator(1 + condition_channels(config.condition, 1))
-    log = Log(out, config, accelerator.is_main_process)
+    log = Log(out, config, accelerator)
     parts = with_optimizers(generator, discriminator, config) | {"log": log}
     start = load_checkpoint(out, parts, config) if resume else 0
     g, d, g_optimizer, d_optimizer, _ = accelerator.prepare(*parts.values())
     g = torch.compile(g) if config.compile else g
     stream = accelerator.prepare(batches(samples, config.batch_size, config.steps, start, config.workers))
-    log.begin(start)
-    for step, sample in enumerate(stream, start):
-        set_learning_rate(config, step, g_optimizer)
-        set_learning_rate(config, step, d_optimizer, config.discriminator_rate)
-        with accelerator.autocast():
-            logits, gray = (output.float() for output in g(edge_stage_input(sample)))
-        terms = {}
-        if config.cross_entropy_weight:
-            weight = losses.deepening_weight(sample.mask, config.edge_weight, config.deep_edge_weight)
-            terms["cross_entropy"] = losses.edge_cross_entropy(
-                logits, sample.edges, sample.mask, config.hole_weight, weight
-            )
-        if config.gray_weight:
-            terms["gray"] = losses.reconstruction_loss(gray, sample.gray, sample.mask, config.hole_weight)
-        if config.adversarial_weight or config.feature_matching_weight:
-            real = sample.edges
-            if config.label_noise:
-                real = noised_edges(real, noise_of(config, step, real.device), config.label_noise)
-            seen_with = (sample.mask, sample.gray * (1 - sample.mask), config.condition)
-            real, fake = (discriminator_input(e, *seen_with) for e in (real, torch.sigmoid(logits)))
-            terms |= adversarial_terms(accelerator, d, d_optimizer, real, fake, config)
-        accelerator.backward(weighted_sum(terms, config, step))
-        g_optimizer.step()
-        g_optimizer.zero_grad()
-        if log(step, terms):
-            measured, panel = inspect_edges(generator, held_out)
-            log.write(step, measured)
-            if accelerator.is_main_process:
-                save_checkpoint(out, parts, step + 1, config, panel)
+    with log.begin(start):
+        for step, sample in enumerate(stream, start):
+            set_learning_rate(config, step, g_optimizer)
+            set_learning_rate(config, step, d_optimizer, config.discriminator_rate)
+            with accelerator.autocast():
+                logits, gray = (output.float() for output in g(edge_stage_input(sample)))
+            share, terms = hole_share(accelerator, sample.mask, config.hole_weight), {}
+            if config.cross_entropy_weight:
+                weight = losses.deepening_weight(sample.mask, config.edge_weight, config.deep_edge_weight)
+                terms["cross_entropy"] = share * losses.edge_cross_entropy(
+                    logits, sample.edges, sample.mask, config.hole_weight, weight
+                )
+            if config.gray_weight:
+                pair = gray, sample.gray, sample.mask, config.hole_weight
+                terms["gray"] = share * losses.reconstruction_loss(*pair)
+            if config.adversarial_weight or config.feature_matching_weight:
+                real = sample.edges
+                if config.label_noise:
+                    noise = noise_of(config, step, real.device)
+                    real = noised_edges(real, noise, config.label_noise, part_of_batch(accelerator))
+                seen_with = (sample.mask, sample.gray * (1 - sample.mask), config.condition)
+                real, fake = (discriminator_input(e, *seen_with) for e in (real, torch.sigmoid(logits)))
+                terms |= adversarial_terms(accelerator, d, d_optimizer, real, fake, config, step)
+            shared = log.share(step, terms)
+            accelerator.backward(weighted_sum(terms, config))
+            take_step(generator, g_optimizer, step)
+            if log(step, shared):
+                if accelerator.is_main_process:
+                    measured, panel = inspect_edges(generator, held_out)
+                    log.write(step, measured)
+                    save_checkpoint(out, parts, step + 1, config, panel)
+                log.stop_if_asked(step)
     return generator
 
 
@@ -181,109 +183,52 @@ def train_image(config: ImageTraining, out: str | Path, resume: bool = False) ->
     accelerator, samples, held_out = open_data(config)
     generator = open_image_generator(config)
     generator = generator if resume else begin_with(config, generator)
-    predict = None
-    if config.predicted_edges:
-        predict = load_network(weights_folder(config.edge_weights) / STAGE_NAMES[0], EdgeGenerator).to(
-            accelerator.device
-        )
     discriminator = PatchDiscriminator(3 + condition_channels(config.condition, 3))
-    features = None
+    predict = features = None
+    if config.predicted_edges:
+        predict = load_network(weights_folder(config.edge_weights) / STAGE_NAMES[0], EdgeGenerator)
+        predict = predict.to(accelerator.device)
     if config.perceptual_weight or config.style_weight:
-        features = open_features(config.features, config.vgg19).to(
-            accelerator.device, memory_format=torch.channels_last
-        )  # type: ignore
-    log = Log(out, config, accelerator.is_main_process)
+        features = open_features(config.features, config.vgg19)
+        features = features.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore
+    log = Log(out, config, accelerator)
     parts = with_optimizers(generator, discriminator, config) | {"log": log}
     start = load_checkpoint(out, parts, config) if resume else 0
     g, d, g_optimizer, d_optimizer, _ = accelerator.prepare(*parts.values())
     g = torch.compile(g) if config.compile else g
     stream = accelerator.prepare(batches(samples, config.batch_size, config.steps, start, config.workers))
-    log.begin(start)
-    for step, sample in enumerate(stream, start):
-        set_learning_rate(config, step, g_optimizer)
-        set_learning_rate(config, step, d_optimizer, config.discriminator_rate)
-        with accelerator.autocast():
-            edges = given_edges(sample, config, predict, noise_of(config, step, sample.edges.device))
-            painted = g(image_stage_input(sample, edges)).float()
-        pair = painted, sample.photo, sample.mask, config.hole_weight
-        terms = {}
-        if config.reconstruction_weight:
-            terms["reconstruction"] = losses.reconstruction_loss(*pair)
-        if config.squared_weight:
-            terms["squared"] = losses.squared_loss(*pair)
-        if config.adversarial_weight or config.feature_matching_weight:
-            seen_with = (sample.mask, sample.photo * (1 - sample.mask), config.condition)
-            real, fake = (discriminator_input(p, *seen_with) for p in (sample.photo, painted))
-            terms |= adversarial_terms(accelerator, d, d_optimizer, real, fake, config)
-        if features is not None:
+    with log.begin(start):
+        for step, sample in enumerate(stream, start):
+            set_learning_rate(config, step, g_optimizer)
+            set_learning_rate(config, step, d_optimizer, config.discriminator_rate)
             with accelerator.autocast():
-                real, fake = ([x.float() for x in features(picture)] for picture in (sample.photo, painted))
-            if config.perceptual_weight:
-                terms["perceptual"] = losses.perceptual_loss(real, fake)
-            if config.style_weight:
-                terms["style"] = losses.style_loss(real, fake)
-        accelerator.backward(weighted_sum(terms, config, step))
-        g_optimizer.step()
-        g_optimizer.zero_grad()
-        if log(step, terms):
-            measured, panel = inspect_painting(generator, held_out)
-            log.write(step, measured)
-            if accelerator.is_main_process:
-                save_checkpoint(out, parts, step + 1, config, panel)
+                noise = noise_of(config, step, sample.edges.device)
+                edges = given_edges(sample, config, predict, noise, part_of_batch(accelerator))
+                painted = g(image_stage_input(sample, edges)).float()
+            pair = painted, sample.photo, sample.mask, config.hole_weight
+            share, terms = hole_share(accelerator, sample.mask, config.hole_weight), {}
+            if config.reconstruction_weight:
+                terms["reconstruction"] = share * losses.reconstruction_loss(*pair)
+            if config.squared_weight:
+                terms["squared"] = share * losses.squared_loss(*pair)
+            if config.adversarial_weight or config.feature_matching_weight:
+                seen_with = (sample.mask, sample.photo * (1 - sample.mask), config.condition)
+                real, fake = (discriminator_input(p, *seen_with) for p in (sample.photo, painted))
+                terms |= adversarial_terms(accelerator, d, d_optimizer, real, fake, config, step)
+            if features is not None:
+                with accelerator.autocast():
+                    real, fake = ([x.float() for x in features(picture)] for picture in (sample.photo, painted))
+                if config.perceptual_weight:
+                    terms["perceptual"] = losses.perceptual_loss(real, fake)
+                if config.style_weight:
+                    terms["style"] = losses.style_loss(real, fake)
+            shared = log.share(step, terms)
+            accelerator.backward(weighted_sum(terms, config))
+            take_step(generator, g_optimizer, step)
+            if log(step, shared):
+                if accelerator.is_main_process:
+                    measured, panel = inspect_painting(generator, held_out)
+                    log.write(step, measured)
+                    save_checkpoint(out, parts, step + 1, config, panel)
+                log.stop_if_asked(step)
     return generator
-
-
-def noise_of(config: Training, step: int, device: torch.device) -> torch.Generator:
-    """The generator of every random draw of one step besides the data's: it depends on (seed, step, process) alone."""
-    process = AcceleratorState().process_index if AcceleratorState._shared_state else 0  # each has samples of its own
-    return torch.Generator(device).manual_seed(config.seed * 1_000_003 + step + 500_009 * process)
-
-
-def given_edges(
-    sample: Sample, config: ImageTraining, predict: EdgeGenerator | None, generator: torch.Generator
-) -> Tensor:
-    """The edge maps that stage 2 trains on: known edges, and in and near the hole true ones, predicted ones, or none.
-
-    Which of the three is drawn for each sample, in the shares that config says. predict: stage 1, if its share is not 0.
-    """
-    drawn = torch.rand(len(sample.mask), 1, 1, 1, generator=generator, device=sample.mask.device)
-    inside = sample.edges * (drawn >= config.blank_edges)
-    if predict is not None:
-        is_predicted = (drawn >= config.blank_edges) & (drawn < config.blank_edges + config.predicted_edges)
-        chosen = is_predicted.flatten().nonzero()[:, 0]
-        if len(chosen):
-            predicted = predict_probability(predict, Sample(*(part[chosen] for part in sample))) > THRESHOLD
-            inside = inside.index_copy(0, chosen, predicted.to(inside.dtype))
-    near = F.max_pool2d(sample.mask, 2 * MARGIN + 1, stride=1, padding=MARGIN)
-    return torch.where(near > 0.5, inside, sample.known_edges)
-
-
-def adversarial_terms(
-    accelerator: Accelerator, d: nn.Module, d_optimizer: Any, real: Tensor, fake: Tensor, config: Any
-) -> dict[str, Tensor]:
-    """Step the discriminator on real and detached fake, then give the generator's terms through it as it is now."""
-    with accelerator.autocast():
-        d_loss = losses.discriminator_loss(d(real)[0].float(), d(fake.detach())[0].float())
-    accelerator.backward(d_loss)
-    d_optimizer.step()
-    d_optimizer.zero_grad()
-    judge = accelerator.unwrap_model(d).requires_grad_(False)  # gradients pass through it now, and stay in the fake
-    with accelerator.autocast():
-        real_features, (fake_logits, fake_features) = judge(real)[1], judge(fake)
-    judge.requires_grad_(True)
-    terms = {"discriminator": d_loss.detach()}
-    if config.adversarial_weight:
-        terms["adversarial"] = losses.adversarial_loss(fake_logits.float())
-    if config.feature_matching_weight:
-        features = ([x.float() for x in each] for each in (real_features, fake_features))
-        terms["feature_matching"] = losses.feature_matching_loss(*features)
-    return terms
-
-
-def weighted_sum(terms: dict[str, Tensor], config: Training, step: int) -> Tensor:
-    """The generator's loss: each term times config.<term>_weight. Stops on a term that is not finite, naming it."""
-    if not set(terms) - {"discriminator"}:
-        raise ValueError("the weight of every loss is 0; wanted at least one above 0")
-    check_finite(terms, step)
-    weights = {name: getattr(config, f"{name}_weight") for name in terms if name != "discriminator"}
-    return torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()

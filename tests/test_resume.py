@@ -15,7 +15,7 @@ RUNS = """
 import json, os, random, shutil, signal, sys, time, traceback
 from pathlib import Path
 import torch
-from edgeconnect_lite.runs import CHECKPOINT
+from edgeconnect_lite.checkpoints import CHECKPOINT
 from edgeconnect_lite.training import EdgeTraining, ImageTraining, train_edge, train_image
 
 out, photos, stage, workers, moments = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])

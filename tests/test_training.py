@@ -17,6 +17,7 @@ from helpers import noise_photo, same, save
 from safetensors.torch import load_file
 
 from edgeconnect_lite import losses, run_parts, training
+from edgeconnect_lite.checkpoints import TrainingStopped
 from edgeconnect_lite.cli import main
 from edgeconnect_lite.data_sets import CelebA
 from edgeconnect_lite.dilated import DilatedGenerator
@@ -35,17 +36,10 @@ from edgeconnect_lite.run_parts import (
     part_of,
     with_optimizers,
 )
-from edgeconnect_lite.runs import TrainingStopped, learning_rate
+from edgeconnect_lite.runs import learning_rate
 from edgeconnect_lite.samples import MixedPhotos, Sample, Samples, batches, edge_stage_input
-from edgeconnect_lite.training import (
-    EdgeTraining,
-    ImageTraining,
-    given_edges,
-    noise_of,
-    train_edge,
-    train_image,
-    weighted_sum,
-)
+from edgeconnect_lite.steps import given_edges, noise_of, weighted_sum
+from edgeconnect_lite.training import EdgeTraining, ImageTraining, train_edge, train_image
 from edgeconnect_lite.weights import BadWeights, load_network
 
 
@@ -188,7 +182,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(stage, photos, tmp_path, monkeyp
     train(config, tmp_path / "parts", resume=True)
     whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
     kept_parts = {"generator", "discriminator", "g_optimizer", "d_optimizer", "log"}
-    assert whole.keys() == kept_parts | {"step", "random_state", "config"}
+    assert whole.keys() == kept_parts | {"step", "random_state", "config", "environment"}
     assert equal_trees(whole, parts)
     files = [tmp_path / name / f"{stage}_generator/model.safetensors" for name in ("whole", "parts")]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -324,9 +318,9 @@ def test_stage_2_trains_on_the_edges_of_a_stage_1(photos, tmp_path, monkeypatch)
     config = tiny(ImageTraining, photos, steps=1, predicted_edges=0.5, edge_weights=str(tmp_path / "pair"))
     predictors = []
 
-    def watched(sample, config, predict, generator):
+    def watched(sample, config, predict, *noise):
         predictors.append(predict)
-        return given_edges(sample, config, predict, generator)
+        return given_edges(sample, config, predict, *noise)
 
     monkeypatch.setattr(training, "given_edges", watched)
     train_image(config, tmp_path / "second")
@@ -501,7 +495,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
     )
     values = {"cross_entropy": 1.5, "gray": 0.5, "discriminator": 100.0, "adversarial": 4.0, "feature_matching": 0.25}
     terms = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
-    assert weighted_sum(terms, config, 0).item() == pytest.approx(2 * 1.5 + 7 * 0.5 + 0.5 * 4 + 3 * 0.25)
+    assert weighted_sum(terms, config).item() == pytest.approx(2 * 1.5 + 7 * 0.5 + 0.5 * 4 + 3 * 0.25)
 
 
 def test_the_learning_rate_warms_up_and_falls_as_a_cosine_to_a_hundredth():
