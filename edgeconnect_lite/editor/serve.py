@@ -127,9 +127,10 @@ class EditorServer(ThreadingHTTPServer):
         """Keep the editor's state and the result. Returns what to say."""
         if "editor" not in self.widgets:
             return "nothing is edited yet"
-        self.widgets["editor"].save(self.folder)
-        if "crop" in self.widgets:
+        if "crop" in self.widgets:  # before the state, which without the eyes would seem to be of another photo
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_bytes(self.folder / EYES, json.dumps(self.widgets["crop"].eyes).encode())
+        self.widgets["editor"].save(self.folder)
         write_picture(self.folder / "photo.png", self.result())
         return f"kept in {self.folder}: photo.png, and all that is needed to go on"
 

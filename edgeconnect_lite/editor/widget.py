@@ -402,6 +402,8 @@ class EdgeEditor(anywidget.AnyWidget):
         last editor.json as it was. Without a result for these edges there is no result.png."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        for half_written in folder.glob(".*.part"):  # by a save that was killed
+            half_written.unlink(missing_ok=True)
         with contextlib.suppress(RuntimeError, TimeoutError):  # what was drawn is kept even where the inpainter fails
             self.wait()
         with self._changed:
