@@ -5,6 +5,8 @@ state that can be read or none yet, and is then started again as a user would do
 
     python benchmarks/faults.py [--kills 50] [--only "train edge" "prepare" ...] [--json results/faults.json]
 
+What the JSON file holds of other campaigns stays.
+
 Lost: a state that cannot be read. Other bits: the resumed run ends elsewhere than the uninterrupted one. Crashes: it cannot go
 on, or says no clear line. Hangs: it does not end in two minutes. All are wanted to be 0.
 """
@@ -27,8 +29,11 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch._dynamo  # this and training: forked processes find what they need imported already
 from command import add_output, run
 
+import edgeconnect_lite.attributes
+import edgeconnect_lite.training  # noqa: F401
 from edgeconnect_lite import FacePhotos, cli
 from edgeconnect_lite.checkpoints import BEFORE, CHECKPOINT, holds_checkpoint, read_checkpoint
 from edgeconnect_lite.editor.serve import EditorServer

@@ -181,7 +181,7 @@ def distance(some, others):
     """How far two sets of tensors are apart, as a share of the second's length."""
     assert some.keys() == others.keys()
     first, second = (torch.cat([tensors[name].double().flatten() for name in others]) for tensors in (some, others))
-    return ((first - second).norm() / second.norm()).item()
+    return ((first - second).norm() / second.norm().clamp(min=1e-12)).item()  # a gradient may be 0
 
 
 def logged(folder):

@@ -1,0 +1,317 @@
+"""What may go wrong while a run trains: killed, stopped, a full disk, broken files, two runs at once. Nothing is lost."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import BOTH_HOMES, run_python, save
+from test_training import equal_trees, read_log, tiny
+
+from edgeconnect_lite import losses, steps, training
+from edgeconnect_lite.checkpoints import (
+    BEFORE,
+    BROKEN,
+    CHECKPOINT,
+    LOCK,
+    CheckpointWarning,
+    TrainingStopped,
+    read_checkpoint,
+)
+from edgeconnect_lite.photos import BadPhoto, BrokenPhotoWarning, FacePhotos
+from edgeconnect_lite.runs import check_finite_weights
+from edgeconnect_lite.training import EdgeTraining, train_edge
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder, faces = tmp_path / "photos", FacePhotos("test", 64)
+    for i in range(8):
+        save(folder / f"{i}.png", faces[i])
+    return folder
+
+
+@pytest.fixture
+def config(photos):
+    """Four steps with a checkpoint after each."""
+    off = {"adversarial_weight": 0, "feature_matching_weight": 0}
+    return tiny(EdgeTraining, str(photos), steps=4, validation=2, checkpoint_minutes=0.0, **off)
+
+
+@pytest.fixture
+def whole(config, tmp_path):
+    """What the uninterrupted run ends with."""
+    torch_threads = torch.get_num_threads()
+    train_edge(config, tmp_path / "whole")
+    yield state_of(tmp_path / "whole")
+    torch.set_num_threads(torch_threads)
+
+
+def run_of(out):
+    return out / "edge_generator"
+
+
+def state_of(out):
+    return {name: value for name, value in read_checkpoint(run_of(out) / CHECKPOINT).items() if name != "environment"}
+
+
+def at_step(monkeypatch, number, action):
+    """Do something when step `number` has its gradients, and is not yet taken."""
+    true_step = steps.take_step
+
+    def watched(network, optimizer, step):
+        if step == number:
+            action()
+        true_step(network, optimizer, step)
+
+    monkeypatch.setattr(training, "take_step", watched)
+
+
+# the checkpoints
+
+
+def damage(path, how):
+    data = bytearray(path.read_bytes())
+    if how == "flipped":
+        data[len(data) // 2] ^= 1
+    path.write_bytes(
+        {"truncated": data[: len(data) // 2], "flipped": data, "emptied": b"", "noise": os.urandom(5000)}[how]
+    )
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "emptied", "noise"])
+def test_of_a_broken_checkpoint_the_one_before_takes_the_place(how, config, whole, tmp_path):
+    out = run_of(tmp_path / "whole")
+    assert [read_checkpoint(out / name)["step"] for name in (CHECKPOINT, BEFORE)] == [4, 3]
+    damage(out / CHECKPOINT, how)
+    broken = (out / CHECKPOINT).read_bytes()
+    with pytest.warns(CheckpointWarning, match=r"checkpoint\.pt: broken checkpoint .*from the one before it, step 3"):
+        train_edge(config, tmp_path / "whole", resume=True)
+    assert equal_trees(state_of(tmp_path / "whole"), whole) and (out / BROKEN).read_bytes() == broken
+    assert read_checkpoint(out / BEFORE)["step"] == 3
+
+    for name in (CHECKPOINT, BEFORE):
+        damage(out / name, how)
+    with pytest.raises(TrainingStopped, match=r"checkpoint\.pt: broken .*; .*checkpoint-before\.pt: broken"):
+        train_edge(config, tmp_path / "whole", resume=True)
+
+
+def test_a_lost_checkpoint_is_not_missed_while_there_is_one_before(config, whole, tmp_path):
+    (run_of(tmp_path / "whole") / CHECKPOINT).unlink()
+    with pytest.raises(TrainingStopped, match="holds a checkpoint already"):
+        train_edge(config, tmp_path / "whole")
+    train_edge(config, tmp_path / "whole", resume=True)
+    assert equal_trees(state_of(tmp_path / "whole"), whole)
+
+
+def test_no_flipped_bit_goes_unnoticed(config, whole, tmp_path):
+    """It is found, or lies where nothing is read: between the records, or in a second copy of the sizes."""
+    path = run_of(tmp_path / "whole") / CHECKPOINT
+    data, rng, found = path.read_bytes(), np.random.default_rng(0), 0
+    true = read_checkpoint(path)
+    for place, bit in zip(rng.integers(0, len(data), 150), rng.integers(0, 8, 150)):
+        other = bytearray(data)
+        other[place] ^= 1 << bit
+        path.write_bytes(other)
+        try:
+            state = read_checkpoint(path)
+        except TrainingStopped:
+            found += 1
+        else:
+            assert equal_trees(state, true), f"byte {place}, bit {bit}"
+    assert found > 50
+
+
+class Code:
+    """What a pickle may hold."""
+
+    def __reduce__(self):
+        return os.mkdir, ("run by a checkpoint",)
+
+
+def test_a_checkpoint_that_holds_code_is_refused_and_not_run(config, whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"generator": Code()}, run_of(tmp_path / "whole") / CHECKPOINT)
+    (run_of(tmp_path / "whole") / BEFORE).unlink()
+    with pytest.raises(TrainingStopped, match=r"checkpoint\.pt: broken checkpoint"):
+        train_edge(config, tmp_path / "whole", resume=True)
+    assert not Path("run by a checkpoint").exists()
+
+
+def test_a_checkpoint_knows_where_it_was_made_and_other_versions_are_said(config, whole, tmp_path):
+    path = run_of(tmp_path / "whole") / CHECKPOINT
+    state = torch.load(path, weights_only=True)
+    made = state["environment"]
+    assert made["torch"] == torch.__version__ and made["threads"] == 1 and made["processes"] == 1 and made["command"]
+    assert {"edgeconnect-lite", "accelerate", "numpy", "opencv-python", "python", "machine", "device"} < made.keys()
+    made |= {"torch": "1.0", "accelerate": "0.1", "python": "2.7"}  # the last of which changes no bit
+    torch.save(state, path)
+    with pytest.warns(CheckpointWarning) as said:
+        train_edge(config, tmp_path / "whole", resume=True)
+    (text,) = [str(warning.message) for warning in said if warning.category is CheckpointWarning]
+    assert "accelerate was '0.1' and is" in text and "torch was '1.0' and is" in text and "python" not in text
+    state["g_optimizer"] = {"param_groups": []}
+    torch.save(state, path)
+    with pytest.raises(TrainingStopped, match=r"another version of this package\? \(made with torch 1\.0, this is"):
+        train_edge(config, tmp_path / "whole", resume=True)
+
+
+# the disk
+
+
+def test_a_full_disk_ends_the_run_with_what_was_kept(config, whole, tmp_path, monkeypatch):
+    """The kernel refuses to write more, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    at_step(monkeypatch, 2, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1])))
+    try:
+        with pytest.raises(TrainingStopped, match="cannot be written .*holds the last checkpoint, from which --resume"):
+            train_edge(config, tmp_path / "full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert state_of(tmp_path / "full")["step"] == 2 and not list(run_of(tmp_path / "full").glob(".*"))
+    monkeypatch.undo()
+    train_edge(config, tmp_path / "full", resume=True)
+    assert equal_trees(state_of(tmp_path / "full"), whole) and read_log(tmp_path / "full") == read_log(
+        tmp_path / "whole"
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_first_step(config, monkeypatch):
+    monkeypatch.setattr(training, "take_step", lambda *given: pytest.fail("trained"))
+    with tempfile.TemporaryDirectory() as home:
+        shutil.copytree(config.photos, Path(home) / "photos")
+        there = training.replace(config, photos=str(Path(home) / "photos"))
+        os.chmod(home, 0o555)
+        root = hasattr(os, "geteuid") and os.geteuid() == 0
+        try:
+            if root:
+                os.seteuid(65534)  # root may write everywhere
+            with pytest.raises(TrainingStopped, match="edge_generator: cannot be written"):
+                train_edge(there, Path(home) / "out")
+        finally:
+            if root:
+                os.seteuid(0)
+            os.chmod(home, 0o755)
+    (Path(config.photos) / "file").write_text("")
+    with pytest.raises(TrainingStopped, match="edge_generator: cannot be written"):
+        train_edge(config, Path(config.photos) / "file")
+
+
+def test_photos_that_vanish_are_said_and_the_run_goes_on_until_none_is_left(config, photos, tmp_path, monkeypatch):
+    def remove(names):
+        for path in photos.glob(names):
+            path.unlink()
+
+    at_step(monkeypatch, 0, lambda: remove("[0-3].png"))
+    with pytest.warns(BrokenPhotoWarning, match="there is no such file"):
+        train_edge(config, tmp_path / "some")
+    assert state_of(tmp_path / "some")["step"] == 4
+    at_step(monkeypatch, 1, lambda: remove("*"))
+    with pytest.raises(BadPhoto, match="can be read"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", BrokenPhotoWarning)
+        train_edge(training.replace(config, steps=40, validation=1), tmp_path / "none")
+    assert state_of(tmp_path / "none")["step"] >= 2
+
+
+# numbers
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(config, tmp_path, monkeypatch):
+    true_loss = losses.reconstruction_loss
+    monkeypatch.setattr(
+        losses, "reconstruction_loss", lambda gray, *rest: true_loss(gray, *rest) + (gray - gray).sum().sqrt()
+    )  # 0, whose gradient is none
+    with pytest.raises(TrainingStopped, match=r"step 0: the gradient of unet\.\S+ is not finite"):
+        train_edge(config, tmp_path)
+    assert not (run_of(tmp_path) / CHECKPOINT).exists()
+
+
+def test_weights_that_are_not_finite_are_never_kept(config, tmp_path, monkeypatch):
+    at_step(monkeypatch, 2, lambda: generators[0].unet.outlet.bias.data.fill_(float("inf")))
+    generators, opened = [], training.with_optimizers
+    monkeypatch.setattr(training, "with_optimizers", lambda g, *rest: generators.append(g) or opened(g, *rest))
+    with pytest.raises(TrainingStopped, match=r"step 3: the weight unet\.outlet\.bias is not finite"):
+        train_edge(config, tmp_path)
+    assert state_of(tmp_path)["step"] == 2
+    check_finite_weights(torch.nn.Linear(2, 2), 0)
+
+
+# who else is there
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_a_step_and_nothing_is_lost(number, config, whole, tmp_path, monkeypatch):
+    config, before = training.replace(config, checkpoint_minutes=60.0), signal.getsignal(number)
+    at_step(monkeypatch, 1, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(TrainingStopped, match=f"stopped by {number.name} after step 3; .*from which --resume goes on"):
+        train_edge(config, tmp_path / "asked")
+    assert signal.getsignal(number) is before and state_of(tmp_path / "asked")["step"] == 3
+    monkeypatch.undo()
+    train_edge(config, tmp_path / "asked", resume=True)
+    assert equal_trees(state_of(tmp_path / "asked")["generator"], whole["generator"])
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from edgeconnect_lite.checkpoints import lock_folder
+Path(sys.argv[1]).mkdir(parents=True)
+held = lock_folder(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(100)
+"""
+
+
+def test_two_runs_do_not_share_a_folder(config, tmp_path):
+    pytest.importorskip("fcntl")
+    out = run_of(tmp_path / "out")
+    command = [sys.executable, "-c", HOLD, str(out)]
+    other = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": BOTH_HOMES}, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(
+            TrainingStopped, match=rf"another run writes there now \(process {other.pid} on .*another --out"
+        ):
+            train_edge(config, tmp_path / "out")
+        assert [path.name for path in out.iterdir()] == [LOCK]
+    finally:
+        other.kill()
+        other.wait()
+    train_edge(config, tmp_path / "out")  # however it ended, the folder is free
+    assert not (out / LOCK).exists()
+
+
+def test_deterministic_mode_allows_no_other_algorithms(config, tmp_path):
+    try:
+        train_edge(training.replace(config, deterministic=True, steps=1), tmp_path)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_the_campaign_finds_nothing_lost_in_preparing_and_editing(tmp_path):
+    """A small one; test_resume.py kills trainings."""
+    script = f"""
+        import sys
+        sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+        import faults
+        faults.main(["--kills", "4", "--only", "prepare", "edit", "--json", "faults.json"])
+    """
+    done = run_python("\n".join(line.strip() for line in script.splitlines()), tmp_path, BOTH_HOMES, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "faults.json").read_text())["campaigns"]
+    for name in ("prepare", "edit"):
+        assert {key: found[name][key] for key in ("kills", "lost", "other bits", "crashes", "hangs")} == {
+            "kills": 4, "lost": 0, "other bits": 0, "crashes": 0, "hangs": 0
+        }  # fmt: skip
