@@ -14,18 +14,21 @@ import sys
 import warnings
 import zipfile
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+import accelerate
+import cv2
+import numpy as np
 import torch
 
+import edgeconnect_lite
 from edgeconnect_lite.photos import write_bytes
 from edgeconnect_lite.weights import one_line
 
 CHECKPOINT, BEFORE, BROKEN, LOCK = "checkpoint.pt", "checkpoint-before.pt", "checkpoint-broken.pt", ".lock"
 FREE_TO_CHANGE = ("workers", "log_every", "checkpoint_minutes")  # settings that change no weight
-BITS_DEPEND_ON = ("torch", "accelerate", "numpy", "opencv-python", "machine", "device", "threads", "processes")
+BITS_DEPEND_ON = ("torch", "accelerate", "numpy", "opencv", "machine", "device", "threads", "processes")
 
 
 class TrainingStopped(RuntimeError):
@@ -43,14 +46,20 @@ def holds_checkpoint(out: Path) -> bool:
 
 def environment() -> dict[str, Any]:
     """What a run's bits depend on beside its config, and the command that began it."""
-    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    packages = ("edgeconnect-lite", "torch", "accelerate", "numpy", "opencv-python")
-    return {name: version(name) for name in packages} | {
+    packages = {
+        "edgeconnect-lite": edgeconnect_lite,
+        "torch": torch,
+        "accelerate": accelerate,
+        "numpy": np,
+        "opencv": cv2,
+    }
+    return {name: str(package.__version__) for name, package in packages.items()} | {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
-        "processes": processes,
+        "processes": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
