@@ -20,6 +20,7 @@ from edgeconnect_lite.edges import MARGIN, merge_edges
 from edgeconnect_lite.figures import tile
 from edgeconnect_lite.inpainting import THRESHOLD, composite, predict_probability, to_rgb
 from edgeconnect_lite.metrics import EdgeCounts, hole_psnr
+from edgeconnect_lite.runs import check_finite
 from edgeconnect_lite.samples import Sample, image_stage_input
 
 if TYPE_CHECKING:
@@ -97,11 +98,12 @@ def adversarial_terms(
     return terms
 
 
-def weighted_sum(terms: dict[str, Tensor], config: Training) -> Tensor:
-    """The generator's loss: each term times config.<term>_weight."""
+def weighted_sum(terms: dict[str, Tensor], config: Training, step: int) -> Tensor:
+    """The generator's loss: each term times config.<term>_weight. Stops on a term that is not finite, naming it."""
     weights = {name: getattr(config, f"{name}_weight") for name in terms if name != "discriminator"}
     if not weights:
         raise ValueError("the weight of every loss is 0; wanted at least one above 0")
+    check_finite(terms, step)
     return torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
 
 

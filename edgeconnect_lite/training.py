@@ -159,7 +159,7 @@ def train_edge(config: EdgeTraining, out: str | Path, resume: bool = False) -> E
                 real, fake = (discriminator_input(e, *seen_with) for e in (real, torch.sigmoid(logits)))
                 terms |= adversarial_terms(accelerator, d, d_optimizer, real, fake, config, step)
             shared = log.share(step, terms)
-            accelerator.backward(weighted_sum(terms, config))
+            accelerator.backward(weighted_sum(terms, config, step))
             take_step(generator, g_optimizer, step)
             if log(step, shared):
                 if accelerator.is_main_process:
@@ -223,7 +223,7 @@ def train_image(config: ImageTraining, out: str | Path, resume: bool = False) ->
                 if config.style_weight:
                     terms["style"] = losses.style_loss(real, fake)
             shared = log.share(step, terms)
-            accelerator.backward(weighted_sum(terms, config))
+            accelerator.backward(weighted_sum(terms, config, step))
             take_step(generator, g_optimizer, step)
             if log(step, shared):
                 if accelerator.is_main_process:

@@ -495,7 +495,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
     )
     values = {"cross_entropy": 1.5, "gray": 0.5, "discriminator": 100.0, "adversarial": 4.0, "feature_matching": 0.25}
     terms = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
-    assert weighted_sum(terms, config).item() == pytest.approx(2 * 1.5 + 7 * 0.5 + 0.5 * 4 + 3 * 0.25)
+    assert weighted_sum(terms, config, 0).item() == pytest.approx(2 * 1.5 + 7 * 0.5 + 0.5 * 4 + 3 * 0.25)
 
 
 def test_the_learning_rate_warms_up_and_falls_as_a_cosine_to_a_hundredth():
