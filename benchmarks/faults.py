@@ -296,7 +296,7 @@ def measure(options: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as home:
         every = subjects(Path(home), options.prepared)
         chosen = options.only or list(every)
-        kills = {name: max(1, options.kills // every[name].processes**2) for name in chosen}  # several take long
+        kills = {name: max(1, options.kills // every[name].processes ** 2) for name in chosen}  # several take long
         found = {name: campaign(every[name], kills[name]) for name in chosen}
     kept = options.json and options.json.exists() and json.loads(options.json.read_text("utf-8"))["campaigns"]
     return {"machine": options.machine, "campaigns": (kept or {}) | found}
