@@ -43,6 +43,7 @@ from edgeconnect_lite.photos import write_picture
 from edgeconnect_lite.runs import progress
 
 PATIENCE = 120  # seconds until a run counts as hanging
+GRACE = 10  # seconds in which the other processes of a run should end by themselves, if they had found each other
 STROKES = 12
 CLEAR, UNCLEAR = 1, 2  # exit codes: one line said what is wrong, or only a traceback did
 COLUMNS = ("kills", "before a state", "ended before", "lost", "other bits", "crashes", "hangs")
@@ -207,6 +208,14 @@ def wait(children: list[int]) -> list[int | None]:
     return codes
 
 
+def play_launcher(children: list[int]) -> None:
+    """Ask the others to end, as torchrun does where one process is gone; by then most have ended by themselves."""
+    time.sleep(GRACE if len(children) > 1 else 0)
+    for child in children:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            os.kill(child, signal.SIGTERM)
+
+
 def one_trial(subject: Subject, folder: Path, whole: Any, moment: float, victim: int) -> tuple[str, list[str]]:
     """Kill a run (of several processes: one of them), read what it left, go on. Returns the state that was found, and what
     was wrong, by the names of COLUMNS."""
@@ -215,6 +224,7 @@ def one_trial(subject: Subject, folder: Path, whole: Any, moment: float, victim:
     running = os.waitid(os.P_PID, children[victim], os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     if running:
         os.kill(children[victim], signal.SIGKILL)
+        play_launcher(children)
     codes = wait(children)
     if not running:
         return "ended before", ["crashes"] if any(codes) else []
