@@ -2,8 +2,8 @@
 
 Read the modules in the order of the data: trees, zips, listing, photos, data_sets, masks, parallel, prepare, edges, samples,
 layers, canny, generators, dilated, discriminators, weights, features, attributes, losses, optimizers, run_parts, steps,
-training, checkpoints, runs, large, inpainting, metrics, figures, explore, editor, evaluation, evaluation_report, exercises,
-marks, cli. Nothing happens at import: the first name that needs torch loads it.
+training, checkpoints, runs, large, inpainting, free_sizes, export, metrics, figures, explore, editor, evaluation,
+evaluation_report, exercises, marks, cli. Nothing happens at import: the first name that needs torch loads it.
 """
 
 from importlib import import_module

@@ -81,7 +81,7 @@ def canny_view(gray: Tensor) -> Tensor:
         ridge = torch.minimum(strength - before, strength - after)
         x, y = gradient.split(1, dim=1)
         on_axis = is_along(x, y) | is_along(y, x)
-        is_ridge = (strength > before) & torch.where(on_axis, strength >= after, strength > after)
+        is_ridge = (strength > before) & ((strength > after) | (on_axis & (strength >= after)))
         soft = [torch.tanh(gradient / HIGH), torch.tanh(strength / HIGH), torch.tanh(ridge / 8)]
         weak, strong = ((is_ridge & (strength > threshold)).float() for threshold in (LOW, HIGH))
     return torch.cat([*soft, weak, link(weak, strong)], dim=1)

@@ -1,4 +1,4 @@
-"""The command line: edgeconnect-lite demo | lab | edit | inpaint | train | evaluate | prepare | kernel | marks.
+"""The command line: edgeconnect-lite demo | lab | edit | inpaint | train | evaluate | prepare | export | kernel | marks.
 
 Every command ends with exit code 0; with 1 and one line on standard error that says what came and what was wanted; or with 2
 where its arguments cannot be parsed.
@@ -299,6 +299,20 @@ def prepare(
     print(f"wrote {out}: {report.stored} of {len(paths)} pictures{earlier}")
 
 
+def export(out: Path, weights: str | None = None) -> None:
+    """Write both generators as ONNX files of any batch and size, checked against torch (needs the extra `export`).
+
+    Args:
+        out: the folder for edge_generator.onnx and image_generator.onnx.
+        weights: a folder of weights, or a name on the Hugging Face Hub; by default the shipped ones.
+    """
+    from edgeconnect_lite.export import export_onnx
+
+    if not out.is_dir() and not out.parent.is_dir():
+        raise UsageError(f"--out is {out}; wanted a folder, or a new one in a folder that is there")
+    print("\n".join(export_onnx(out, weights)))
+
+
 def kernel(
     kernels: tuple[str, ...] = ("forward", "backward_from_x", "backward_from_yg"),
     dtypes: tuple[str, ...] = ("bfloat16", "float16", "float32"),
@@ -404,6 +418,7 @@ def main(arguments: list[str] | None = None) -> None:
         "inpaint": inpaint,
         "evaluate": evaluate,
         "prepare": prepare,
+        "export": export,
         "kernel": kernel,
         "marks": marks,
     }

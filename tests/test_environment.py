@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 EXTRAS = PROJECT["optional-dependencies"]
-REQUIREMENTS = [Requirement(line) for line in sum(EXTRAS.values(), PROJECT["dependencies"])]
+ASKED = [Requirement(line) for line in sum(EXTRAS.values(), PROJECT["dependencies"])]
+REQUIREMENTS = [each for each in ASKED if each.name != PROJECT["name"]]  # an extra may hold another
 TARGETS = ["demo", "lab", "test", "notebooks", "lint", "book"]
 NO_SETUP = ["handout", "here"]  # need git alone; the Python that runs
 
