@@ -6,6 +6,7 @@ be had everywhere, so a small network that attributes.py trained to describe the
 """
 
 import hashlib
+import pickle
 import re
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,10 +14,11 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from edgeconnect_lite.weights import SHIPPED, load_network
+from edgeconnect_lite.weights import SHIPPED, load_network, one_line
 
 VGG19_FILE = "vgg19-dcbb9e9d.pth"  # as torch.hub names it: the eight digits begin the file's SHA-256
 VGG19_URL = f"https://download.pytorch.org/models/{VGG19_FILE}"
@@ -107,7 +109,10 @@ def load_vgg19(weights: str | Path | None = None) -> dict[str, Tensor]:
             f"copy (.pth or .safetensors); or take the face features that come with this package (--features faces)"
         )
     if path.suffix == ".safetensors":
-        state = load_file(path)
+        try:
+            state = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not a safetensors file that can be read ({one_line(error)})") from None
     else:
         wanted = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)
         with path.open("rb") as file:
@@ -116,7 +121,12 @@ def load_vgg19(weights: str | Path | None = None) -> dict[str, Tensor]:
             raise ValueError(
                 f"{path}: its SHA-256 begins with {digest[:8]}; wanted the digits in its name, as in {VGG19_FILE}"
             )
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)  # tensors alone: nothing in it can run
+        except (EOFError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path}: not a file of weights that can be read ({one_line(error)})") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: holds {type(state).__name__}; wanted a dictionary of tensors")
     missing = [
         name for i in CONVOLUTIONS for name in (f"features.{i}.weight", f"features.{i}.bias") if name not in state
     ]

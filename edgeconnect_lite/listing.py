@@ -5,6 +5,7 @@ Of an archive nothing is believed: every length is held against the file's, and 
 Nothing is ever extracted to disk.
 """
 
+import contextlib
 import os
 import re
 import stat
@@ -36,8 +37,10 @@ class BrokenPhotoWarning(UserWarning):
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The content of a file. Raises BadPhoto, naming it."""
+    """The content of a file. Raises BadPhoto, naming it: for a pipe or a device too, which might never end."""
     try:
+        if stat.S_ISFIFO(mode := os.stat(path).st_mode) or stat.S_ISCHR(mode):
+            raise OSError(0, "a pipe or a device; wanted a file")
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise BadPhoto(f"{path}: there is no such file") from None
@@ -90,8 +93,9 @@ class PictureFiles(Sequence[Path]):
     def read(self, index: int) -> bytes:
         """The content of one file. Raises BadPhoto, naming it: a list may name a pipe, which would never end."""
         path = self[index]
-        if path.exists() and not (path.is_file() and path.stat().st_size <= LARGEST_PICTURE):
-            raise BadPhoto(f"{path}: cannot be read (no file, or larger than {LARGEST_PICTURE >> 20} MiB)")
+        with contextlib.suppress(OSError):  # a name that is too long for one: read_bytes says so
+            if path.exists() and not (path.is_file() and path.stat().st_size <= LARGEST_PICTURE):
+                raise BadPhoto(f"{path}: cannot be read (no file, or larger than {LARGEST_PICTURE >> 20} MiB)")
         return read_bytes(path)
 
     def state_of(self, index: int) -> tuple[int, ...]:

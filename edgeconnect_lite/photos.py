@@ -8,7 +8,6 @@ import contextlib
 import csv
 import io
 import os
-import struct
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -25,7 +24,8 @@ from edgeconnect_lite.listing import BadPhoto, BrokenPhotoWarning, list_pictures
 from edgeconnect_lite.trees import EXTENSIONS
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF")  # decoded; no other parser sees a file
-MOST_PIXELS = 80_000_000  # of one picture: a small file may claim any number
+MOST_PIXELS, LONGEST_SIDE = 80_000_000, 65_535  # of one picture: a small file may claim any number
+MOST_SCANS = 100  # of a JPEG: a progressive one has about ten, and each runs over the whole picture
 TRANSPARENT = (".png", ".webp")
 
 
@@ -65,10 +65,13 @@ def decode_picture(data: bytes, name: str) -> np.ndarray:
     """The first frame, upright by its EXIF tag, in sRGB, 8 bit: uint8 (H, W, 3), or (H, W, 4) with its transparency."""
     if not data:
         raise BadPhoto(f"{name}: the file is empty (0 bytes); wanted a picture")
-    too_large = f"{name}: too large a picture; wanted at most {MOST_PIXELS // 10**6} megapixels"
+    if data.startswith(b"\xff\xd8") and (scans := data.count(b"\xff\xda")) > MOST_SCANS:
+        raise BadPhoto(f"{name}: a JPEG of {scans} scans; wanted at most {MOST_SCANS}")
+    most = f"{MOST_PIXELS // 10**6} megapixels, no side longer than {LONGEST_SIDE} px"
+    too_large = f"{name}: too large a picture; wanted at most {most}"
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
+            if picture.width * picture.height > MOST_PIXELS or max(picture.size) > LONGEST_SIDE:
                 raise BadPhoto(too_large)
             return _as_srgb(ImageOps.exif_transpose(picture), name)
     except UnidentifiedImageError:
@@ -77,8 +80,8 @@ def decode_picture(data: bytes, name: str) -> np.ndarray:
         raise BadPhoto(too_large) from None
     except BadPhoto:
         raise
-    except (OSError, SyntaxError, ValueError, MemoryError, struct.error) as error:
-        raise BadPhoto(f"{name}: broken picture ({error})") from None
+    except Exception as error:  # decoders stumble over broken bytes in many ways: IndexError, struct.error, MemoryError, ...
+        raise BadPhoto(f"{name}: broken picture ({str(error)[:200] or type(error).__name__})") from None
 
 
 def _as_srgb(picture: Image.Image, name: str) -> np.ndarray:

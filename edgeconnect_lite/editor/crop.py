@@ -22,7 +22,7 @@ EYES_AT = (
     (78.5, 61.0),
 )  # in the shipped faces, 128 px: the left one in the picture first (assets/faces-128.md)
 SHOWN = 512  # px of the longer side that the front end gets
-CLOSEST = 2.0  # px between two eyes
+CLOSEST, FARTHEST = 2.0, 1e6  # px between two eyes; from the photo's corner
 
 
 def similarity(eyes: Any, size: int = 128) -> np.ndarray:
@@ -33,9 +33,9 @@ def similarity(eyes: Any, size: int = 128) -> np.ndarray:
     given: Any
     try:
         given = np.asarray(eyes, np.float64)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         given = np.empty(0)
-    if given.shape != (2, 2) or not np.isfinite(given).all() or np.linalg.norm(given[1] - given[0]) < CLOSEST:
+    if given.shape != (2, 2) or not np.abs(given).max() <= FARTHEST or np.linalg.norm(given[1] - given[0]) < CLOSEST:
         raise ValueError(f"eyes are {str(eyes)[:80]}; wanted two (x, y), in px, at least {CLOSEST:g} px apart")
     a, b = (complex(x, y) for x, y in sorted(given.tolist()))
     wanted_a, wanted_b = (complex(x, y) * size / 128 for x, y in EYES_AT)

@@ -8,6 +8,7 @@ A large photo is cropped first (CropTool), and the result is pasted back into it
 import base64
 import json
 import queue
+import re
 import secrets
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,7 +84,7 @@ class EditorServer(ThreadingHTTPServer):
             try:
                 eyes = json.loads(read_bytes(self.folder / EYES))
                 crop = CropTool(photo, eyes, self.inpainter.size)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise EditorNotSaved(f"{self.folder / EYES}: {error}") from None
             self.add("crop", crop)
             photo = crop.crop
@@ -156,6 +157,7 @@ class Handler(BaseHTTPRequestHandler):
 
     server: EditorServer
     protocol_version = "HTTP/1.1"
+    timeout = 60  # s of silence: who promises more than comes does not hold a thread
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are no news."""
@@ -213,7 +215,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if self.asked() != "message" or not length.isdecimal() or int(length) > LONGEST:
+        if self.asked() != "message" or not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > LONGEST:
             self.close_connection = True  # what it still sends is not read
             return self.answer("not here, or too long", status=404)
         try:

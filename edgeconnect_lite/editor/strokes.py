@@ -28,6 +28,7 @@ PATHS = ("pen", "eraser", "mask", "unmask")
 MAPS = ("edges", "hole")
 TOOLS = (*PATHS, "clear", "reset", *MAPS)
 MAX_POINTS, MAX_RADIUS = 20_000, 64
+MAX_LENGTH = 1 << 20  # px of one path, more than a hand draws: a few points may lie far apart
 
 
 class BadStroke(ValueError):
@@ -61,6 +62,9 @@ def check_stroke(stroke: Any, shape: tuple[int, int]) -> dict[str, Any]:
             f"a stroke's points go from {points.min()} to {points.max()}; wanted {-reach} to {2 * reach} for a picture of "
             f"{shape[0]} x {shape[1]}"
         )
+    length = int(np.abs(np.diff(points, axis=0)).max(axis=1, initial=0).sum())
+    if length > MAX_LENGTH:
+        raise BadStroke(f"a stroke is {length} px long; wanted at most {MAX_LENGTH}")
     radius = _whole_numbers(stroke.get("radius", 0), "radius")
     if radius.shape not in ((), (len(points),)) or radius.min() < 0 or radius.max() > MAX_RADIUS:
         raise BadStroke(

@@ -8,6 +8,7 @@ nothing, several that come meanwhile are painted at once, and stage 1 runs again
 import base64
 import contextlib
 import json
+import struct
 import threading
 import uuid
 from collections.abc import Iterable
@@ -44,6 +45,7 @@ COLOURS = {  # Okabe and Ito's palette, made for colour-blind readers
 THRESHOLD = 128  # of the 256 steps of a probability: above one half
 PROPOSALS = 4  # beside the prediction
 STATE, STATE_VERSION = "editor.json", 1
+MAX_STROKES, MAX_PIXELS = 10_000, 1 << 26  # of a saved state: what it claims must not take hours or gigabytes
 PAINTER = ThreadPoolExecutor(1, thread_name_prefix="edge-editor")  # one picture at a time, whichever editor wants it
 
 
@@ -436,7 +438,8 @@ class EdgeEditor(anywidget.AnyWidget):
         try:
             state = json.loads(read_bytes(path))
             editor = cls._from_state(state)
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, t.TraitError, cv2.error) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, MemoryError, RecursionError,
+                t.TraitError, cv2.error) as error:  # fmt: skip
             raise EditorNotSaved(
                 f"{path}: not an editor's state, or broken ({type(error).__name__}: {error})"
             ) from None
@@ -457,9 +460,11 @@ class EdgeEditor(anywidget.AnyWidget):
         photo, history, position = pictures["photo"], state["history"], state["history"]["position"]
         first = unpack_bits(history["hole"], photo.shape[:2])
         given, truth = pictures.get("given"), pictures.get("true_edges")
+        if len(history["strokes"]) > MAX_STROKES:
+            raise ValueError(f"{len(history['strokes'])} strokes; wanted at most {MAX_STROKES}")
         strokes = [check_stroke(stroke, first.shape) for stroke in history["strokes"]]
-        if state["version"] != STATE_VERSION or position not in range(len(strokes) + 1):
-            raise ValueError(f"version {state['version']}, position {position}")
+        if state["version"] != STATE_VERSION or type(position) is not int or not 0 <= position <= len(strokes):
+            raise ValueError(f"version {str(state['version'])[:20]}, position {str(position)[:20]} of {len(strokes)}")
         forecast = pictures.get("probability")
         if forecast is not None and forecast.shape != first.shape:
             raise ValueError(f"a probability of shape {forecast.shape}; wanted {first.shape}")
@@ -531,7 +536,12 @@ def _to_png(plane: np.ndarray) -> str:
 
 
 def _from_png(text: str) -> np.ndarray:
-    plane = cv2.imdecode(np.frombuffer(base64.b64decode(text, validate=True), np.uint8), cv2.IMREAD_UNCHANGED)
-    if plane is None:
-        raise ValueError("a picture in it cannot be read")
+    """What _to_png made. Raises ValueError."""
+    data = base64.b64decode(text, validate=True)
+    width, height = struct.unpack_from(">II", data.ljust(24), 16)  # what it claims, before OpenCV makes room for it
+    if not data.startswith(b"\x89PNG\r\n") or width * height > MAX_PIXELS:
+        raise ValueError(f"a picture in it is no PNG of at most {MAX_PIXELS >> 20} million pixels")
+    plane = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if plane is None or plane.dtype != np.uint8:
+        raise ValueError("a picture in it cannot be read; wanted a PNG of 8 bit")
     return plane if plane.ndim == 2 else np.ascontiguousarray(plane[..., ::-1])
