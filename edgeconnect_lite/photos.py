@@ -80,7 +80,7 @@ def decode_picture(data: bytes, name: str) -> np.ndarray:
         raise BadPhoto(too_large) from None
     except BadPhoto:
         raise
-    except Exception as error:  # decoders stumble over broken bytes in many ways: IndexError, struct.error, MemoryError, ...
+    except Exception as error:  # decoders stumble over broken bytes in many ways: IndexError, MemoryError, ...
         raise BadPhoto(f"{name}: broken picture ({str(error)[:200] or type(error).__name__})") from None
 
 
