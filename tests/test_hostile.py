@@ -26,13 +26,13 @@ from safetensors.torch import save as safetensors_bytes
 
 from edgeconnect_lite import PhotoFolder, features
 from edgeconnect_lite import weights as weights_module
+from edgeconnect_lite.checkpoints import TrainingStopped, load_checkpoint
 from edgeconnect_lite.editor.crop import similarity
 from edgeconnect_lite.editor.serve import EYES, EditorServer, Handler
 from edgeconnect_lite.editor.strokes import MAX_LENGTH, BadStroke, check_stroke
 from edgeconnect_lite.editor.widget import STATE, EdgeEditor, EditorNotSaved
 from edgeconnect_lite.generators import EdgeGenerator
 from edgeconnect_lite.photos import BadPhoto, decode_photo, read_photo
-from edgeconnect_lite.runs import TrainingStopped, load_checkpoint
 from edgeconnect_lite.training import EdgeTraining
 from edgeconnect_lite.weights import BadWeights, load_network, save_network, weights_folder
 
