@@ -50,6 +50,15 @@ def hole_share(accelerator: Accelerator, mask: Tensor, hole_weight: float) -> Te
     return weight / accelerator.reduce(weight, "mean")  # type: ignore[operator]
 
 
+def check_shares(config: ImageTraining) -> None:
+    """Are the shares of samples with no and with predicted edges such that the rest may have true ones? Raises ValueError."""
+    blank, predicted = config.blank_edges, config.predicted_edges
+    if not (blank >= 0 and predicted >= 0 and blank + predicted <= 1):
+        raise ValueError(
+            f"blank_edges is {blank} and predicted_edges {predicted}; wanted shares whose sum is at most 1"
+        )
+
+
 def given_edges(
     sample: Sample,
     config: ImageTraining,

@@ -32,6 +32,7 @@ from edgeconnect_lite.runs import Log, begin_run, save_checkpoint, set_learning_
 from edgeconnect_lite.samples import batches, edge_stage_input, image_stage_input, noised_edges
 from edgeconnect_lite.steps import (
     adversarial_terms,
+    check_shares,
     given_edges,
     hole_share,
     inspect_edges,
@@ -172,11 +173,7 @@ def train_edge(config: EdgeTraining, out: str | Path, resume: bool = False) -> E
 
 def train_image(config: ImageTraining, out: str | Path, resume: bool = False) -> ImageGenerator:
     """Train stage 2 on true, predicted and no edges. All that it keeps lies in out/image_generator/ (runs.py)."""
-    blank, predicted = config.blank_edges, config.predicted_edges
-    if not (blank >= 0 and predicted >= 0 and blank + predicted <= 1):
-        raise ValueError(
-            f"blank_edges is {blank} and predicted_edges {predicted}; wanted shares whose sum is at most 1"
-        )
+    check_shares(config)
     if config.perceptual_weight or config.style_weight:
         config = replace(config, features=choose_features(config.features, config.vgg19))
     out = begin_run(config, out, resume)
