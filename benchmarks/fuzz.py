@@ -9,6 +9,7 @@ process that dies, or one that takes longer than the limit. Failing inputs are k
 """
 
 import argparse
+import atexit
 import faulthandler
 import importlib.util
 import json
@@ -60,7 +61,9 @@ class Painter:
 def folder() -> Path:
     """Of this process: in memory where there is such a place."""
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    return Path(tempfile.mkdtemp(prefix="fuzz-", dir=place))
+    made = Path(tempfile.mkdtemp(prefix="fuzz-", dir=place))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 def photo() -> Any:

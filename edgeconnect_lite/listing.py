@@ -5,7 +5,6 @@ Of an archive nothing is believed: every length is held against the file's, and 
 Nothing is ever extracted to disk.
 """
 
-import contextlib
 import os
 import re
 import stat
@@ -93,9 +92,8 @@ class PictureFiles(Sequence[Path]):
     def read(self, index: int) -> bytes:
         """The content of one file. Raises BadPhoto, naming it: a list may name a pipe, which would never end."""
         path = self[index]
-        with contextlib.suppress(OSError):  # a name that is too long for one: read_bytes says so
-            if path.exists() and not (path.is_file() and path.stat().st_size <= LARGEST_PICTURE):
-                raise BadPhoto(f"{path}: cannot be read (no file, or larger than {LARGEST_PICTURE >> 20} MiB)")
+        if os.path.exists(path) and not (os.path.isfile(path) and path.stat().st_size <= LARGEST_PICTURE):
+            raise BadPhoto(f"{path}: cannot be read (no file, or larger than {LARGEST_PICTURE >> 20} MiB)")
         return read_bytes(path)
 
     def state_of(self, index: int) -> tuple[int, ...]:
@@ -234,14 +232,14 @@ def list_pictures(source: str | Path | Iterable[str | Path]) -> PictureFiles:
         return source
     if not isinstance(source, str | Path):
         paths = PictureFiles(os.fspath(path) for path in source)
-    elif Path(source).is_dir():
+    elif os.path.isdir(source):  # unlike pathlib's, no error for a name that is too long
         names, notes = cached_walk(Path(source))
         paths = PictureFiles(names, source)
         for note in notes:
             warnings.warn(f"{source}: {note}", BrokenPhotoWarning, stacklevel=3)
-    elif Path(source).suffix.lower() == ".txt" and Path(source).is_file():
+    elif Path(source).suffix.lower() == ".txt" and os.path.isfile(source):
         paths = read_list(Path(source))
-    elif Path(source).suffix.lower() == ".zip" and Path(source).is_file():
+    elif Path(source).suffix.lower() == ".zip" and os.path.isfile(source):
         paths = ZippedPictures(source)
     else:
         raise BadPhoto(
@@ -260,10 +258,10 @@ def read_list(path: Path) -> PictureFiles:
     """
     names = Names(_without_label(line) for line in read_lines(path) if not line.startswith("#"))
     first = [names[i] for i in range(min(10, len(names)))]
-    if first and not any((path.parent / name).is_file() for name in first):
+    if first and not any(os.path.isfile(path.parent / name) for name in first):
         beside = sorted(folder for folder in path.parent.iterdir() if folder.is_dir())
         for folder in [path.parent, *beside]:
-            if any((folder / name.lstrip("/")).is_file() for name in first):
+            if any(os.path.isfile(folder / name.lstrip("/")) for name in first):
                 return PictureFiles((names[i].lstrip("/") for i in range(len(names))), folder)
     return PictureFiles(names, path.parent)
 

@@ -152,12 +152,18 @@ def test_a_folder_with_loops_links_and_pipes_ends(tmp_path):
     assert len(list(PhotoFolder(tmp_path / "list.txt", 16))) == 1
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfe\xff", b"a\0b.png\n", b""])
+@pytest.mark.parametrize("data", [b"\xff\xfe\xff", b"a\0b.png\n", b"", b"n" * 5000 + b".png"])
 def test_a_list_that_is_no_list(tmp_path, data):
     (tmp_path / "x.txt").write_bytes(data)
     with pytest.raises(BadPhoto, match=r"x\.txt|can be read"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         PhotoFolder(tmp_path / "x.txt")[0]
+
+
+@pytest.mark.parametrize("name", ["n" * 5000, "n" * 5000 + ".zip", "a\0.txt", "x\0"])
+def test_a_source_that_cannot_be_a_name(name):
+    with pytest.raises(BadPhoto, match="there is no such folder"):
+        PhotoFolder(name)
 
 
 # weights
