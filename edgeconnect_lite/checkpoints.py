@@ -91,6 +91,8 @@ def keep_before(out: Path) -> None:
         os.replace(link, out / BEFORE)
     except OSError:  # a disk without hard links
         os.replace(out / CHECKPOINT, out / BEFORE)
+    finally:
+        link.unlink(missing_ok=True)  # after a kill both names may be one file already, and such a rename does nothing
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

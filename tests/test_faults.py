@@ -115,6 +115,19 @@ def test_a_lost_checkpoint_is_not_missed_while_there_is_one_before(config, whole
     assert equal_trees(state_of(tmp_path / "whole"), whole)
 
 
+def test_a_run_killed_between_the_names_of_a_checkpoint_leaves_nothing_over(config, trained, tmp_path, monkeypatch):
+    out = run_of(tmp_path / "killed")
+    at_step(monkeypatch, 2, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train_edge(config, tmp_path / "killed")
+    monkeypatch.undo()
+    (out / BEFORE).unlink()
+    os.link(out / CHECKPOINT, out / BEFORE)
+    train_edge(config, tmp_path / "killed", resume=True)
+    assert equal_trees(state_of(tmp_path / "killed"), state_of(trained)) and not list(out.glob(".*"))
+    assert [read_checkpoint(out / name)["step"] for name in (CHECKPOINT, BEFORE)] == [4, 3]
+
+
 def test_no_flipped_bit_goes_unnoticed(config, whole, tmp_path):
     """It is found, or lies where nothing is read: between the records, or in a second copy of the sizes."""
     path = run_of(tmp_path / "whole") / CHECKPOINT
