@@ -68,12 +68,13 @@ def check_discriminator_step(discriminator_step: Callable) -> None:
     answer = discriminator_step(theirs, optimizer, real, fake)
     if answer is None:
         return say(False)
-    require(scale.grad is None, "the generator behind the fake got a gradient; wanted the fake detached")
     answer = torch.tensor(answer) if isinstance(answer, float) else answer
+    swapped = losses.discriminator_loss(mine(fake), mine(real))
+    if isinstance(answer, torch.Tensor) and answer.shape == () and close(answer, swapped):
+        raise WrongAnswer("real and fake are swapped: the loss falls where the discriminator is fooled")
+    require(scale.grad is None, "the generator behind the fake got a gradient; wanted the fake detached")
     require_tensor(answer, ())
     wanted = losses.discriminator_loss(mine(real), mine(fake.detach()))
-    if close(answer, losses.discriminator_loss(mine(fake), mine(real))):
-        raise WrongAnswer("real and fake are swapped: the loss falls where the discriminator is fooled")
     if close(answer, losses.discriminator_loss(mine(real)[0], mine(fake)[0])):
         raise WrongAnswer("that is the loss of the first picture alone: this d gives logits, not a pair")
     require(close(answer, wanted), f"came: a loss of {answer.item():.4f}; wanted {wanted.item():.4f}")
