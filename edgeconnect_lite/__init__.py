@@ -1,8 +1,8 @@
 """Edge-guided inpainting of faces in two stages: complete the edges of the hole, then paint the photo from them.
 
 Read the modules in the order of the data: trees, zips, listing, photos, data_sets, masks, parallel, prepare, edges, samples,
-layers, canny, generators, dilated, discriminators, weights, features, attributes, losses, optimizers, run_parts, steps,
-training, checkpoints, runs, large, inpainting, free_sizes, export, metrics, figures, explore, editor, evaluation,
+layers, canny, generators, dilated, discriminators, weights, features, attributes, losses, optimizers, run_parts,
+checkpoints, runs, steps, training, large, inpainting, free_sizes, export, metrics, figures, explore, editor, evaluation,
 evaluation_report, exercises, marks, cli. Nothing happens at import: the first name that needs torch loads it.
 """
 

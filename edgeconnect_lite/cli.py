@@ -300,7 +300,7 @@ def prepare(
 
 
 def export(out: Path, weights: str | None = None) -> None:
-    """Write both generators as ONNX files of any batch and size, checked against torch (needs the extra `export`).
+    """Write both generators as ONNX files, for sides of 16 to 1,024 px, checked against torch (needs the extra `export`).
 
     Args:
         out: the folder for edge_generator.onnx and image_generator.onnx.

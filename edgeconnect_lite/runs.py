@@ -241,6 +241,6 @@ def save_checkpoint(out: Path, parts: dict[str, Any], step: int, config: Any, pa
             check_finite_weights(part, step)
     if panel is not None:
         write_picture(out / "panel.png", panel)
-    save_network(next(iter(parts.values())), out)
+    save_network(next(iter(parts.values())), out, config.size)
     write_bytes(out / "training.json", (json.dumps(asdict(config), indent=2) + "\n").encode())
     write_checkpoint(out, parts, step, config)

@@ -4,7 +4,7 @@ Both loops have the same order: the discriminator's step on real and detached fa
 discriminator as it is now. A loss whose weight is 0 is not computed. EdgeConnect's two stages: Nazeri et al., 2019, section 3.
 
 The random draws of a step depend on (seed, step) alone. What a run is made of is in run_parts.py, what a step is made of in
-steps.py, what a run keeps in runs.py.
+steps.py, what a run keeps in runs.py and checkpoints.py.
 """
 
 from dataclasses import dataclass, replace

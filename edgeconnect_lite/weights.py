@@ -22,7 +22,6 @@ from edgeconnect_lite.photos import write_bytes
 
 SHIPPED = Path(str(files("edgeconnect_lite"))) / "assets" / "weights"
 WEIGHT_FILES = ("config.json", "model.safetensors")
-TRAINING = "training.json"  # beside them where the package trained the network: the run's config
 STAGE_NAMES = ("edge_generator", "image_generator")  # the folders that make a pair
 
 
@@ -52,7 +51,7 @@ def weights_folder(path_or_hub_id: str | Path | None = None) -> Path:
     if isinstance(path_or_hub_id, Path) or not HUB_ID.fullmatch(name) or name.startswith(".") or ".." in name:
         raise BadWeights(f"{name}: there is no such folder; wanted one with {' and '.join(STAGE_NAMES)} in it")
     try:
-        wanted = [f"{stage}/{file}" for stage in STAGE_NAMES for file in (*WEIGHT_FILES, TRAINING)]
+        wanted = [f"{stage}/{file}" for stage in STAGE_NAMES for file in WEIGHT_FILES]
         return Path(snapshot_download(name, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         said = one_line(error)
@@ -60,21 +59,19 @@ def weights_folder(path_or_hub_id: str | Path | None = None) -> Path:
 
 
 def trained_size(folder: str | Path) -> int:
-    """The size of the photos that a pair of weights was trained on, px: what its runs say, 128 where they say nothing.
+    """The size of the photos that a pair of weights was trained on, px: what save_network noted, 128 where it noted nothing.
 
-    folder: holds the stages' folders. Raises BadWeights where the two differ or a file is broken.
+    folder: holds the stages' folders. Raises BadWeights where the two differ, or a note is no size.
     """
     sizes = {}
-    for path in (Path(folder) / stage / TRAINING for stage in STAGE_NAMES):
-        if path.is_file():
-            try:
-                sizes[path] = json.loads(path.read_text("utf-8"))["size"]
-            except (ValueError, KeyError, TypeError, OSError):
-                sizes[path] = None
-            if type(sizes[path]) is not int or sizes[path] < 1:
-                raise BadWeights(
-                    f"{path}: says no size of photos; wanted the config of a training run, or no such file"
-                )
+    for path in (Path(folder) / stage / WEIGHT_FILES[1] for stage in STAGE_NAMES):
+        with safe_open(path, "pt") as file:
+            said = (file.metadata() or {}).get("size")
+        if said is None:
+            continue
+        if not re.fullmatch(r"[1-9][0-9]{1,3}", said, re.ASCII):
+            raise BadWeights(f"{path}: says that it was trained at {said[:40]!r} px; wanted 10 to 9999, or no note")
+        sizes[path] = int(said)
     if len(set(sizes.values())) > 1:
         said = " and ".join(f"{path.parent.name} at {size} px" for path, size in sizes.items())
         raise BadWeights(f"{folder}: {said}; wanted two stages that were trained at one size")
@@ -156,8 +153,11 @@ def check_shapes(wanted: dict[str, tuple], given: dict[str, tuple[tuple, str]]) 
             raise BadWeights(f"{name} is of {given[name][1]}; wanted {', '.join(NUMBERS)}")
 
 
-def save_network(network: Any, folder: str | Path) -> None:
-    """Store a network as folder/{config.json, model.safetensors}, rounded to float16; each file whole or not at all."""
+def save_network(network: Any, folder: str | Path, size: int | None = None) -> None:
+    """Store a network as folder/{config.json, model.safetensors}, rounded to float16; each file whole or not at all.
+
+    size: px of the photos that it was trained on, noted in model.safetensors for trained_size.
+    """
     Path(folder).mkdir(parents=True, exist_ok=True)
     config = json.dumps(network._hub_mixin_config or {}, indent=2)
     half = {
@@ -165,6 +165,7 @@ def save_network(network: Any, folder: str | Path) -> None:
         for name, value in network.state_dict().items()
     }
     contiguous = {name: value.cpu().contiguous() for name, value in half.items()}
-    contents = (config.encode() + b"\n", save(contiguous, metadata={"format": "pt"}))
+    notes = {"size": str(size)} if size else {"format": "pt"}  # one alone: safetensors writes several in any order
+    contents = (config.encode() + b"\n", save(contiguous, metadata=notes))
     for file, data in zip(WEIGHT_FILES, contents, strict=True):
         write_bytes(Path(folder) / file, data)

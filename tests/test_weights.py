@@ -1,6 +1,8 @@
 """weights.py: what is stored is rounded to float16, and the network keeps its own."""
 
 import json
+import subprocess
+import sys
 
 import torch
 from helpers import same
@@ -41,3 +43,18 @@ def test_counters_of_batch_normalisation_stay_whole_numbers(tmp_path):
     kinds = {value.dtype for value in load_file(tmp_path / "model.safetensors").values()}
     assert kinds == {torch.float16, torch.int64}
     load_network(tmp_path, FaceFeatures)
+
+
+def test_the_same_network_gives_the_same_bytes_in_every_process(tmp_path):
+    code = """if True:
+        import sys
+        import torch
+        from edgeconnect_lite.generators import EdgeGenerator
+        from edgeconnect_lite.weights import save_network
+        torch.manual_seed(0)
+        save_network(EdgeGenerator(4, 8, 1), sys.argv[1], 64)
+    """
+    for name in "ab":
+        subprocess.run([sys.executable, "-c", code, tmp_path / name], check=True)
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
+    assert one == other and b'"size":"64"' in one
