@@ -173,8 +173,8 @@ def evaluate(
 
     Args:
         weights: a folder of weights, or a name on the Hugging Face Hub; by default the shipped ones.
-        photos: a folder, .txt list or .zip of photos, or a data set's root, of which the part to measure on is taken; by
-            default the 500 shipped test faces, which are then also split by what they show.
+        photos: a folder, .txt list or .zip of photos, or a data set's root, of which the part to measure on is taken (CelebA-HQ
+            has none: a warning says so); by default the 500 shipped test faces, which are then also split by what they show.
         masks: a folder, .txt list or .zip of masks, white = hole, in place of the sets.
         invert_masks: black = hole in that folder.
         sets: which of strokes (free, and in six bins of hole ratio), brush (20-40 %), box (in the centre); by default all.

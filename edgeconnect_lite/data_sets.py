@@ -6,6 +6,8 @@ for GANs", CVPR 2019. Places365: Zhou et al., "Places", TPAMI 2017. Masks: Iskak
 makers, on their terms; nothing here downloads.
 """
 
+import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +51,7 @@ class CelebA(DataSet):
 
     @staticmethod
     def is_at(root: Path) -> bool:
-        return (root / "img_align_celeba").is_dir()
+        return os.path.isdir(root / "img_align_celeba")
 
     def list_part(self, root: Path, split: str, size: int) -> PictureFiles:
         tables = [
@@ -96,7 +98,7 @@ class CelebAHQ(DataSet):
 
     @staticmethod
     def is_at(root: Path) -> bool:
-        return (root / "CelebA-HQ-img").is_dir() or bool(_resolutions(root, "data"))
+        return os.path.isdir(root / "CelebA-HQ-img") or bool(_resolutions(root, "data"))
 
     def list_part(self, root: Path, split: str, size: int) -> PictureFiles:
         masked = root / "CelebA-HQ-img"  # beside it lie its annotations, which are pictures too
@@ -113,7 +115,7 @@ class Places365(DataSet):
 
     @staticmethod
     def is_at(root: Path) -> bool:
-        return any((root / name).is_dir() for name in PLACES_FOLDERS["train"])
+        return any(os.path.isdir(root / name) for name in PLACES_FOLDERS["train"])
 
     def list_part(self, root: Path, split: str, size: int) -> PictureFiles:
         there = [root / name for name in PLACES_FOLDERS[split] if (root / name).is_dir()]
@@ -125,7 +127,7 @@ class Places365(DataSet):
 
 def _resolutions(root: Path, *kinds: str) -> dict[int, Path]:
     """Folders named as data256x256 is: {256: path}. Asked for one by one: to list root could mean 200,000 files."""
-    return {side: path for side in SIDES for kind in kinds if (path := root / f"{kind}{side}x{side}").is_dir()}
+    return {side: path for side in SIDES for kind in kinds if os.path.isdir(path := root / f"{kind}{side}x{side}")}
 
 
 def _large_enough(folders: dict[int, Path], root: Path, size: int) -> Path:
@@ -144,6 +146,11 @@ def open_data_set(source: str | Path, size: int, split: str | None = None, held_
     """
     for layout in LAYOUTS:
         if layout.is_at(Path(source)):
+            if held_out and not split and len(layout.SPLITS) == 1:
+                warnings.warn(
+                    f"{source}: {layout.__name__} has no parts; these photos may be those that were trained on",
+                    stacklevel=2,
+                )
             return layout(source, split or layout.SPLITS[-1 if held_out else 0], size)
     if split:
         raise ValueError(
@@ -155,4 +162,4 @@ def open_data_set(source: str | Path, size: int, split: str | None = None, held_
 def masks_at(source: str | Path, held_out: bool = False) -> Path:
     """The Quick, Draw! masks' root holds train/00000_train.png ... and test/00000_test.png ...: one of the two. Else source."""
     parts = [Path(source, name) for name in ("train", "test")]
-    return parts[held_out] if all(part.is_dir() for part in parts) else Path(source)
+    return parts[held_out] if all(map(os.path.isdir, parts)) else Path(source)

@@ -92,7 +92,11 @@ class PictureFiles(Sequence[Path]):
     def read(self, index: int) -> bytes:
         """The content of one file. Raises BadPhoto, naming it: a list may name a pipe, which would never end."""
         path = self[index]
-        if os.path.exists(path) and not (os.path.isfile(path) and path.stat().st_size <= LARGEST_PICTURE):
+        try:
+            state = os.stat(path)
+        except (OSError, ValueError):
+            return read_bytes(path)  # it says what is wrong
+        if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST_PICTURE:
             raise BadPhoto(f"{path}: cannot be read (no file, or larger than {LARGEST_PICTURE >> 20} MiB)")
         return read_bytes(path)
 
@@ -210,7 +214,9 @@ class ZippedPictures(PictureFiles):
 def _fault(entry: Entry) -> str | None:
     """Why a picture of an archive is not taken, or None."""
     parts = entry.name.replace("\\", "/").split("/")
-    if parts[0] == "" or ".." in parts or ":" in parts[0] or "\0" in entry.name or len(entry.name) > LONGEST_NAME:
+    if "\0" in entry.name or len(entry.name) > LONGEST_NAME:
+        return f"a name with a null byte or of more than {LONGEST_NAME} letters"
+    if parts[0] == "" or ".." in parts or ":" in parts[0]:
         return "a name that leads elsewhere"
     if stat.S_ISLNK(entry.mode):
         return "links"

@@ -23,7 +23,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from edgeconnect_lite.listing import BadPhoto, BrokenPhotoWarning, list_pictures, read_bytes
 from edgeconnect_lite.trees import EXTENSIONS
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF")  # decoded; no other parser sees a file
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # decoded; no other parser sees a file
 MOST_PIXELS, LONGEST_SIDE = 80_000_000, 65_535  # of one picture: a small file may claim any number
 MOST_SCANS = 100  # of a JPEG: a progressive one has about ten, and each runs over the whole picture
 TRANSPARENT = (".png", ".webp")

@@ -31,6 +31,7 @@ from edgeconnect_lite.parallel import in_order
 from edgeconnect_lite.photos import centre_square, decode_photo, write_bytes
 from edgeconnect_lite.zips import LOCAL, ZipWriter, entry_bytes
 
+POSIX = os.name == "posix"  # elsewhere an open file cannot be renamed
 HEAD, MANIFEST, SKIPPED = "prepared.json", "manifest.csv", "skipped.csv"
 
 
@@ -118,17 +119,20 @@ def prepare_archive(
             report.skipped = list(csv.reader(io.StringIO(finished.read(SKIPPED).decode())))[1:]
             report.stored = report.found = len(finished.namelist()) - len((HEAD, MANIFEST, SKIPPED))
             return report
-    _is_begun(part, head, whole=False)
     try:
         with _alone_in(part) as file:
+            _is_begun(part, head, whole=False)
             _fill(file, paths, recipe, head, report, workers, progress)
-        os.replace(part, out)
+            if POSIX:  # under the lock: who waits for it must not hold a finished archive
+                os.replace(part, out)
+        if not POSIX:
+            os.replace(part, out)
     except OSError as error:
         raise OSError(
             f"{part}: cannot be written ({error.strerror}); what is done stays, the same command goes on"
         ) from None
     except BadPhoto:
-        part.unlink()
+        part.unlink(missing_ok=True)
         raise
     return report
 
@@ -136,22 +140,37 @@ def prepare_archive(
 def _is_begun(path: Path, head: bytes, whole: bool) -> bool:
     """Whether `prepare_archive` wrote this of the same pictures.
 
-    Nothing that it did not make is written over, and no unfinished archive of other pictures: ValueError.
+    Nothing that it did not make is written over, no finished archive of another kind, size or polarity, and no unfinished one
+    of other pictures: ValueError.
     """
     if not path.exists():
         return False
     first = entry_bytes(HEAD, head)
     with path.open("rb") as file:
-        found = file.read(len(first))
-    if found == first or (not whole and first.startswith(found)):  # killed at its first bytes
+        found = file.read(2 * len(first))
+    if found.startswith(first) or (not whole and first.startswith(found)):  # killed at its first bytes
         return True
-    if found[LOCAL.size :].startswith(HEAD.encode()):
-        if whole:
-            return False
+    if not whole and found[LOCAL.size :].startswith(HEAD.encode()):
         raise ValueError(
             f"{path}: begun from other pictures, or for another size or kind; delete it to begin anew, or give another --out"
         )
-    raise ValueError(f"{path}: holds something that `prepare` did not make; wanted another --out")
+    if not (holds := _made_of(found)):
+        raise ValueError(f"{path}: holds something that `prepare` did not make; wanted another --out")
+    if holds != (wanted := _made_of(first)):
+        raise ValueError(f"{path}: holds {holds}, not {wanted}; delete it, or give another --out")
+    return False
+
+
+def _made_of(found: bytes) -> str:
+    """What the archive that begins so holds, in words; "" if `prepare` did not make it."""
+    if not found[LOCAL.size :].startswith(HEAD.encode()):
+        return ""
+    *_, size, _, _ = LOCAL.unpack_from(found)
+    try:
+        about = json.loads(found[LOCAL.size + len(HEAD) :][:size])
+        return f"{about['kind']} of {about['size']} px{' (inverted)' if about['inverted'] else ''}"
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _fill(
@@ -224,6 +243,8 @@ def _alone_in(path: Path) -> Iterator[BinaryIO]:
             except (ImportError, OSError):  # Windows, or a file system without locks
                 pass
             break
+        if POSIX and not (path.exists() and os.path.samefile(file.fileno(), path)):
+            raise RuntimeError(f"{path}: another process has just finished it; give the same command again")
         yield file
 
 
@@ -236,7 +257,7 @@ def prepare_list(
     report, lines = Report(out), []
     results = in_order(Work(paths, None), np.arange(len(paths)), workers)
     for index, result in progress(results, total=len(paths)):
-        line = os.path.relpath(paths[index], out.parent)
+        line = _seen_from(out.parent, paths[index])
         line = f"./{line}" if line.startswith("#") else line
         if isinstance(result, bytes) and (line != line.strip() or set(line) & set("\r\n") or not _is_utf8(line)):
             result = f"{paths[index]!r}: a name that no text list can hold"
@@ -249,6 +270,15 @@ def prepare_list(
     report.stored = len(lines)
     write_bytes(out, ("\n".join(lines) + "\n").encode())
     return report
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    """The relative name that leads from a list's folder to the file; where a link would lead it astray, by the real folders."""
+    line = os.path.relpath(path, folder)
+    with suppress(OSError, ValueError):
+        if os.path.samefile(path, os.path.join(folder, line)):
+            return line
+    return os.path.relpath(os.path.join(os.path.realpath(path.parent), path.name), os.path.realpath(folder))
 
 
 def _is_utf8(text: str) -> bool:

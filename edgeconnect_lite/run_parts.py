@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -98,8 +99,8 @@ def open_photos(name: str, size: int) -> Photos:
 
     "faces:1,celeba:3" mixes sources by weights: here three of four samples are CelebA's. A weight left out is 1.
     """
-    if not Path(name).exists() and ("," in name or _WEIGHTED.fullmatch(name)):
-        parts = [_WEIGHTED.fullmatch(part) or (part, part, "1") for part in name.split(",")]
+    if not os.path.exists(name) and ("," in name or _WEIGHTED.fullmatch(name)):
+        parts = [_WEIGHTED.fullmatch(part) or (part, part, "1") for part in map(str.strip, name.split(","))]
         return MixedPhotos([open_photos(part[1], size) for part in parts], [float(part[2]) for part in parts])
     return FacePhotos("train", size) if name == "faces" else open_data_set(name, size)
 
@@ -107,9 +108,9 @@ def open_photos(name: str, size: int) -> Photos:
 def open_masks(config: Training) -> RandomMasks | MaskFolder:
     """Kinds of generated masks, parted by commas, or a folder, .txt list or .zip of mask files (of Quick Draw's: train/)."""
     path = Path(config.masks)
-    if path.is_dir() or path.suffix.lower() in (".txt", ".zip"):
+    if os.path.isdir(path) or path.suffix.lower() in (".txt", ".zip"):
         return MaskFolder(masks_at(path), config.size, config.invert_masks)
-    return RandomMasks(tuple(config.masks.split(",")), config.size, config.hole_ratio)
+    return RandomMasks(tuple(map(str.strip, config.masks.split(","))), config.size, config.hole_ratio)
 
 
 def begin_with(config: Training, generator: Any) -> Any:

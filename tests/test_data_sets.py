@@ -1,5 +1,7 @@
 """data_sets.py: small trees of the official forms, and mixtures of sources."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers import noise_photo, save
@@ -100,7 +102,8 @@ def test_celeba_hq_is_read_in_its_three_forms(tmp_path):
     save(tmp_path / "CelebAMask-HQ/CelebAMask-HQ-mask-anno/0/00000_hair.png", np.zeros((16, 16), np.uint8))
     faces = open_data_set(tmp_path / "CelebAMask-HQ", 128)
     assert names_of(faces, tmp_path / "CelebAMask-HQ") == [f"CelebA-HQ-img/{name}.jpg" for name in (0, 1, 10)]
-    assert len(open_data_set(tmp_path / "CelebAMask-HQ", 128, held_out=True)) == 3
+    with pytest.warns(UserWarning, match=r"CelebAMask-HQ: CelebAHQ has no parts; these photos may be those that were"):
+        assert len(open_data_set(tmp_path / "CelebAMask-HQ", 128, held_out=True)) == 3
     flat = open_data_set(tmp_path / "sizes/data64x64", 128)
     assert type(flat) is PhotoFolder and len(flat) == 3
 
@@ -129,6 +132,13 @@ def test_places365_s_last_photos_are_of_all_classes(tmp_path, small, large):
     (tmp_path / "val_256").rmdir()
     with pytest.raises(BadPhoto, match="not Places365's part 'valid'; wanted val_256 or val_large in it"):
         Places365(tmp_path, "valid")
+
+
+def test_a_name_that_is_too_long_is_no_data_set(tmp_path):
+    for name in (tmp_path / ("x" * 300), "y" * 300):
+        with pytest.raises(BadPhoto, match="there is no such folder"):
+            open_data_set(name, 16)
+        assert masks_at(name) == Path(name)
 
 
 def test_a_plain_folder_has_no_parts(tmp_path):

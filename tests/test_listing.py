@@ -42,6 +42,26 @@ def test_a_list_s_labels_and_comments_are_ignored_and_spaces_belong_to_the_path(
     assert list_pictures(tmp_path / "list.txt") == [tmp_path / name for name in [*wanted, "no ending"]]
 
 
+@pytest.mark.parametrize("looks", [1, 2])
+def test_a_picture_that_goes_while_it_is_read_is_named(tmp_path, monkeypatch, looks):
+    gone = tmp_path / "a.png"
+    save(gone, noise_photo(8, 8))
+    seen = []
+
+    def stat(path, *given, look=os.stat, **named):
+        state = look(path, *given, **named)
+        if os.fspath(path) == str(gone):
+            seen.append(path)
+            if len(seen) == looks:
+                gone.unlink()
+        return state
+
+    paths = list_pictures([gone])
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(BadPhoto, match=r"a\.png: there is no such file"):
+        paths.read(0)
+
+
 def test_places365_s_own_lists_are_found_in_the_folders_beside_them(tmp_path):
     for name in (
         "data_256/a/airfield/00000001.jpg",
@@ -193,7 +213,7 @@ def bend(path, name, field, value):
         ("/etc/out.png", "a name that leads elsewhere"),
         ("C:/out.png", "a name that leads elsewhere"),
         ("..\\out.png", "a name that leads elsewhere"),
-        (f"{'x' * 2000}.png", "a name that leads elsewhere"),
+        (f"{'x' * 2000}.png", "a name with a null byte or of more than 1024 letters"),
         ("link.png", "links"),
         ("flags.png", "encrypted"),
         ("method.png", "packed by method 12; wanted stored or deflated"),

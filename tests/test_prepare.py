@@ -1,10 +1,12 @@
 """prepare.py: an archive is read as its source was, goes on after a kill, and is never finished before it is whole."""
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -220,6 +222,24 @@ def test_an_archive_begun_otherwise_is_not_gone_on_with_and_not_lost(source, cha
     assert Path("photos.zip.part").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("change", "holds"),
+    [
+        (["--size", "64"], "masks of 32 px, not masks of 64 px"),
+        ([], "masks of 32 px, not masks of 32 px (inverted)"),
+        ("photos", "masks of 32 px, not photos of 32 px"),
+    ],
+)
+def test_a_finished_archive_of_another_kind_is_not_written_over(source, change, holds):
+    command = ["prepare", "photos", "--size", "32", "--out", "a.zip"]
+    main([*command, "--masks"])
+    before = Path("a.zip").read_bytes()
+    options = [] if change == "photos" else ["--masks", *(change or ["--invert-masks"])]
+    with pytest.raises(SystemExit, match=re.escape(f"a.zip: holds {holds}; delete it, or give another --out")):
+        main([*command, *options])
+    assert Path("a.zip").read_bytes() == before and sorted(os.listdir()) == ["a.zip", "photos"]
+
+
 @pytest.mark.parametrize("name", ["mine.zip", "mine.zip.part"])
 def test_what_prepare_did_not_make_is_not_written_over(source, name):
     with zipfile.ZipFile(name, "w") as mine:
@@ -306,6 +326,43 @@ def test_two_at_once_do_not_mix(source, monkeypatch):
     main(["prepare", "photos", "--out", "photos.zip"])
 
 
+@pytest.mark.skipif(os.name != "posix", reason="no CUDA GPU: no locks there")
+def test_one_that_waited_until_another_was_done_leaves_its_archive_alone(source, monkeypatch):
+    main(["prepare", "photos", "--out", "photos.zip"])
+    whole = Path("photos.zip").read_bytes()
+    part_of("photos.zip", len(whole))
+    other = contextlib.ExitStack()
+    other.enter_context(prepare._alone_in(Path("photos.zip.part")))
+
+    def finish(seconds):
+        os.replace("photos.zip.part", "photos.zip")
+        other.close()
+
+    monkeypatch.setattr("time.sleep", finish)
+    with pytest.raises(
+        SystemExit, match=r"zip\.part: another process has just finished it; give the same command again"
+    ):
+        main(["prepare", "photos", "--out", "photos.zip"])
+    assert Path("photos.zip").read_bytes() == whole
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no CUDA GPU: no locks there")
+def test_the_archive_gets_its_name_while_nobody_else_can_hold_it(source, monkeypatch):
+    seen = []
+
+    def rename(old, new, replace=os.replace):
+        if Path(new).name == "photos.zip":
+            with pytest.raises(RuntimeError, match="preparing it now"), prepare._alone_in(Path(old)):
+                pass
+            seen.append(new)
+        replace(old, new)
+
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(os, "replace", rename)
+    main(["prepare", "photos", "--out", "photos.zip"])
+    assert len(seen) == 1 and len(ZippedPictures("photos.zip")) == 12
+
+
 def end_the_process(index):
     os._exit(1) if index == 40 else None
 
@@ -339,6 +396,18 @@ def test_a_list_holds_only_what_it_can_give_back(source):
     paths = list_pictures("photos/list.txt")
     assert len(paths) == 13 and [path for path in paths if "odd" in path.name] == [Path("photos/#1 odd.jpg.png")]
     assert all(read_photo(path).ndim == 3 for path in paths)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no CUDA GPU: links need rights there")
+def test_a_list_in_a_linked_folder_names_files_that_are_there(source):
+    os.makedirs("deep/inner")
+    os.symlink("deep/inner", "link")
+    os.symlink(source, "faces")
+    main(["prepare", "photos", "--out", "link/list.txt"])
+    paths = list_pictures("link/list.txt")
+    assert len(paths) == 12 and all(path.is_file() for path in paths)
+    main(["prepare", "faces", "--out", "faces/list.txt"])  # can be moved with its folder
+    assert "a/00.png" in Path("photos/list.txt").read_text().splitlines()
 
 
 @pytest.mark.parametrize(

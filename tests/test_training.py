@@ -621,7 +621,7 @@ def test_photos_and_masks_are_opened_by_name(photos, tmp_path):
     (tmp_path / "list_eval_partition.txt").write_text("000001.jpg 0\n")
     assert isinstance(open_photos(str(tmp_path), 64), CelebA)
 
-    masks = open_masks(EdgeTraining(masks="strokes,boxes", size=64, hole_ratio=(0.2, 0.3)))
+    masks = open_masks(EdgeTraining(masks="strokes, boxes", size=64, hole_ratio=(0.2, 0.3)))
     assert isinstance(masks, RandomMasks) and masks.kinds == ("strokes", "boxes")
     assert masks.draw(np.random.default_rng(0)).shape == (64, 64)
     black_holes = np.full((64, 64), 255, np.uint8)
@@ -641,7 +641,9 @@ def test_photos_are_mixed_by_name_and_weight(photos, tmp_path, monkeypatch):
     mixed = open_photos(f"faces:1,{photos}:3", 64)
     assert isinstance(mixed, MixedPhotos) and mixed.weights == [1, 3]
     assert isinstance(mixed.sources[0], FacePhotos) and isinstance(mixed.sources[1], PhotoFolder)
-    assert open_photos("faces,dark:2:0.5", 64).weights == [1, 0.5]
+    assert open_photos("faces, dark:2:0.5", 64).weights == [1, 0.5]
+    with pytest.raises(ValueError, match="xxx: there is no such folder"):
+        open_photos(f"faces:1,{'x' * 300}", 64)
     for name in ("more, or less", "dark:2"):  # a folder of that name comes first
         assert isinstance(open_photos(name, 64), PhotoFolder)
     with pytest.raises(ValueError, match="gone: there is no such folder"):
