@@ -3,7 +3,7 @@
 Each trial begins in an empty folder, is killed with SIGKILL at a moment drawn over the length of a whole run, must leave a
 state that can be read or none yet, and is then started again as a user would do it:
 
-    python benchmarks/faults.py [--kills 50] [--only "train edge" "prepare" ...] [--json results/faults.json]
+    python benchmarks/faults.py [--kills 50] [--only "train edge" "prepare, a list" ...] [--json results/faults.json]
 
 What the JSON file holds of other campaigns stays.
 
@@ -39,7 +39,7 @@ from edgeconnect_lite.checkpoints import BEFORE, CHECKPOINT, holds_checkpoint, r
 from edgeconnect_lite.editor.serve import EditorServer
 from edgeconnect_lite.editor.widget import STATE
 from edgeconnect_lite.metrics import telea
-from edgeconnect_lite.photos import write_picture
+from edgeconnect_lite.photos import read_photo, write_picture
 from edgeconnect_lite.runs import progress
 
 PATIENCE = 120  # seconds until a run counts as hanging
@@ -286,30 +286,34 @@ def campaign(subject: Subject, kills: int, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def subjects(source: Path, prepared: str) -> dict[str, Subject]:
-    """All that is killed, by name. source: a new folder, for photos."""
+SUBJECTS: dict[str, Callable[[Path], Subject]] = {  # all that is killed, by name; they take the folder of photos
+    "train edge": lambda photos: train("edge", photos),
+    "train image": lambda photos: train("image", photos, "--workers 1 --perceptual-weight 0 --style-weight 0"),
+    "train edge, one of 2 processes": lambda photos: train("edge", photos, processes=2),
+    "prepare, a list": lambda photos: prepare(photos, "photos.txt"),
+    "prepare, an archive": lambda photos: prepare(photos, "photos.zip"),
+    "edit": lambda photos: edit(read_photo(photos / "000.png")[8:120, 8:120].repeat(3, 0).repeat(3, 1)),
+}
+
+
+def write_photos(folder: Path) -> None:
+    """120 faces, one of them broken."""
     faces = FacePhotos("test")
     for i in range(120):
-        write_picture(source / f"{i:03d}.png", faces[i])
-    (source / "060.png").write_bytes(b"broken")
-    large = np.ascontiguousarray(faces[0][8:120, 8:120].repeat(3, 0).repeat(3, 1))
-    return {
-        "edit": edit(large),
-        "prepare": prepare(source, prepared),
-        "train edge": train("edge", source),
-        "train edge, one of 2 processes": train("edge", source, processes=2),
-        "train image": train("image", source, "--workers 1 --perceptual-weight 0 --style-weight 0"),
-    }
+        write_picture(folder / f"{i:03d}.png", faces[i])
+    (folder / "060.png").write_bytes(b"broken")
 
 
 def measure(options: argparse.Namespace) -> dict:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)  # forked processes would wait for its threads
     with tempfile.TemporaryDirectory() as home:
-        every = subjects(Path(home), options.prepared)
-        chosen = options.only or list(every)
-        kills = {name: max(1, options.kills // every[name].processes ** 2) for name in chosen}  # several take long
-        found = {name: campaign(every[name], kills[name]) for name in chosen}
+        write_photos(Path(home))
+        chosen = {name: SUBJECTS[name](Path(home)) for name in options.only or SUBJECTS}
+        found = {
+            name: campaign(subject, max(1, options.kills // subject.processes**2))  # of several fewer: they take long
+            for name, subject in chosen.items()
+        }
     kept = options.json and options.json.exists() and json.loads(options.json.read_text("utf-8"))["campaigns"]
     return {"machine": options.machine, "campaigns": (kept or {}) | found}
 
@@ -324,9 +328,8 @@ def report(results: dict) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50, help="of each, of several processes fewer")
-    parser.add_argument("--only", nargs="+", help="names of what is killed; by default all")
-    parser.add_argument("--prepared", default="photos.txt", help="what prepare makes: a .txt or another that it knows")
+    parser.add_argument("--kills", type=int, default=50, help="of each; of two processes a quarter")
+    parser.add_argument("--only", nargs="+", choices=SUBJECTS, help="what is killed; by default all")
     add_output(parser)
     run("faults.py", arguments, parser.parse_args(arguments), measure, report)
 

@@ -27,7 +27,7 @@ from edgeconnect_lite.photos import write_bytes
 from edgeconnect_lite.weights import one_line
 
 CHECKPOINT, BEFORE, BROKEN, LOCK = "checkpoint.pt", "checkpoint-before.pt", "checkpoint-broken.pt", ".lock"
-FREE_TO_CHANGE = ("workers", "log_every", "checkpoint_minutes")  # settings that change no weight
+FREE_TO_CHANGE = ("workers", "log_every", "checkpoint_minutes", "threads")  # they change no weight but by rounding
 BITS_DEPEND_ON = ("torch", "accelerate", "numpy", "opencv", "machine", "device", "threads", "processes")
 
 
@@ -142,6 +142,11 @@ def load_checkpoint(out: Path, parts: dict[str, Any], config: Any) -> int:
     missing = [name for name in (*parts, "step", "random_state", "config") if name not in state]
     if missing:
         raise TrainingStopped(f"{path}: holds no {missing[0]}; made by another version of this package?")
+    for name, kind in (("config", dict), ("environment", dict), ("step", int)):
+        if not isinstance(found := state.get(name, {}), kind):
+            raise TrainingStopped(
+                f"{path}: its {name} is a {type(found).__name__}; made by another version of this package?"
+            )
     if differences := _differences(state["config"], asdict(config), FREE_TO_CHANGE):
         raise TrainingStopped(
             f"{path}: made with other settings than these: {'; '.join(differences)}. Give the old ones to resume, or "
@@ -163,13 +168,13 @@ def load_checkpoint(out: Path, parts: dict[str, Any], config: Any) -> int:
             CheckpointWarning,
             stacklevel=2,
         )
-    return int(state["step"])
+    return state["step"]
 
 
 def _differences(stored: dict[str, Any], given: dict[str, Any], ignored: Any) -> list[str]:
     return [
         f"{name} was {stored.get(name, 'unknown')!r} and is {given.get(name, 'unknown')!r}"
-        for name in sorted(stored.keys() | given.keys())
+        for name in sorted(stored.keys() | given.keys(), key=str)
         if name not in ignored and stored.get(name, "unknown") != given.get(name, "unknown")
     ]
 
@@ -188,16 +193,26 @@ def lock_folder(out: Path) -> IO[str] | None:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: worker processes would inherit that
         except (BlockingIOError, PermissionError):
-            file.seek(0)
+            with file:
+                file.seek(0)
+                other = file.read()
             raise TrainingStopped(
-                f"{out}: another run writes there now ({file.read()}); wait for it, end it, or give another --out"
+                f"{out}: another run writes there now ({other}); wait for it, end it, or give another --out"
             ) from None
         except OSError:  # a disk without locks
+            file.close()
+            (out / LOCK).unlink(missing_ok=True)
             return None
         if (out / LOCK).exists() and os.path.samestat(os.fstat(file.fileno()), (out / LOCK).stat()):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            try:
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
+            except OSError:  # a full disk
+                (out / LOCK).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it would write once more
+                    file.close()
+                raise
             return file
         file.close()  # a run that ended in between had removed it
 

@@ -30,7 +30,7 @@ from edgeconnect_lite.weights import WEIGHT_FILES, load_network, weights_folder
 
 OPSET = 18
 TOLERANCE = 1e-4  # of probabilities and painted photos in [0, 1], against torch
-STRAY = 0.005  # share of pixels that may lie beyond it: stage 1 rounds to whole gray levels as Canny does, and a sum half way
+STRAY = 0.005  # share of values that may lie beyond it: stage 1 rounds to whole gray levels as Canny does, and a sum half way
 # between two may be rounded otherwise
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 
@@ -105,7 +105,7 @@ def export_onnx(out: str | Path, weights: str | Path | None = None) -> list[str]
     for path, data, _ in made:
         write_bytes(path, data)
     return [
-        f"wrote {path}: {len(data) / 1e6:.1f} MB, opset {OPSET}; {1 - stray:.1%} of pixels within {TOLERANCE:g} of torch"
+        f"wrote {path}: {len(data) / 1e6:.1f} MB, opset {OPSET}; {1 - stray:.1%} of values within {TOLERANCE:g} of torch"
         for path, data, stray in made
     ]
 
@@ -171,7 +171,7 @@ def with_metadata(model: Any, stage: Stage, weights: Path) -> bytes:
 
 
 def check_parity(stage: Stage, network: nn.Module, model: bytes) -> float:
-    """The share of pixels of which the first output in onnxruntime lies beyond TOLERANCE of torch's.
+    """The share of the first output's values (of all channels) that in onnxruntime lie beyond TOLERANCE of torch's.
 
     Raises CannotExport where that is more than STRAY.
     """
@@ -187,7 +187,7 @@ def check_parity(stage: Stage, network: nn.Module, model: bytes) -> float:
         worst = max(worst, float((~(np.abs(got - wanted.numpy()) <= TOLERANCE)).mean()))
     if worst > STRAY:
         raise CannotExport(
-            f"{stage.name} in onnxruntime: {worst:.2%} of the pixels lie more than {TOLERANCE:g} beside torch's; "
+            f"{stage.name} in onnxruntime: {worst:.2%} of the values lie more than {TOLERANCE:g} beside torch's; "
             f"wanted at most {STRAY:.1%}"
         )
     return worst

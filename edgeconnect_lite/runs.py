@@ -127,13 +127,14 @@ class Log:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 self.lock = lock_folder(folder)
+                for half_written in folder.glob(".*.part"):
+                    half_written.unlink()
+                lines = self.path.read_text("utf-8", "replace").splitlines() if start and self.path.exists() else []
+                kept = [line for line in lines if _is_logged_until(line, start)]
+                write_bytes(self.path, "".join(f"{line}\n" for line in kept).encode())
             except OSError as error:
-                raise TrainingStopped(f"{folder}: cannot be written ({error.strerror})") from None
-            for half_written in folder.glob(".*.part"):
-                half_written.unlink()
-            lines = self.path.read_text("utf-8").splitlines() if start and self.path.exists() else []
-            kept = [line for line in lines if _is_logged_until(line, start)]
-            write_bytes(self.path, "".join(f"{line}\n" for line in kept).encode())
+                unlock_folder(folder, self.lock)
+                raise TrainingStopped(f"{folder}: cannot be written ({error.strerror or one_line(error)})") from None
         self.bar = progress(total=self.config.steps, initial=start, unit="step", hidden=not self.is_main_process)
         return self
 
@@ -151,7 +152,8 @@ class Log:
         if isinstance(error, OSError):
             raise TrainingStopped(f"{one_line(error)}; {after}") from error
         if self.processes > 1 and isinstance(error, RuntimeError) and not isinstance(error, TrainingStopped):
-            raise TrainingStopped(f"another process of this run has ended ({one_line(error)}); {after}") from error
+            said = f"this process failed, or another process of this run has ended ({one_line(error)})"
+            raise TrainingStopped(f"{said}; {after}") from error
 
     def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         """The signals' handler. Whoever asks again, a second later, does not wait for the step."""

@@ -24,10 +24,9 @@ SHIPPED = Path(str(files("edgeconnect_lite"))) / "assets" / "weights"
 WEIGHT_FILES = ("config.json", "model.safetensors")
 STAGE_NAMES = ("edge_generator", "image_generator")  # the folders that make a pair
 
-
 HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 LONGEST_CONFIG, WIDEST = 1 << 16, 4096  # bytes; channels of a layer
-MAY_BE_NONE = {"blocks": (0, 256), "decision": (0, WIDEST)}  # setting -> the least and the most
+BOUNDS = {"blocks": (0, 256), "decision": (0, WIDEST)}  # setting -> the least and the most, of others 1 and WIDEST
 NUMBERS = ("F16", "BF16", "F32", "F64", "I64")  # safetensors' names of the dtypes that a network may be stored as
 
 
@@ -61,12 +60,15 @@ def weights_folder(path_or_hub_id: str | Path | None = None) -> Path:
 def trained_size(folder: str | Path) -> int:
     """The size of the photos that a pair of weights was trained on, px: what save_network noted, 128 where it noted nothing.
 
-    folder: holds the stages' folders. Raises BadWeights where the two differ, or a note is no size.
+    folder: holds the stages' folders. Raises BadWeights where the two differ, a note is no size, or a file is broken.
     """
     sizes = {}
     for path in (Path(folder) / stage / WEIGHT_FILES[1] for stage in STAGE_NAMES):
-        with safe_open(path, "pt") as file:
-            said = (file.metadata() or {}).get("size")
+        try:
+            with safe_open(path, "pt") as file:
+                said = (file.metadata() or {}).get("size")
+        except (SafetensorError, OSError) as error:
+            raise BadWeights(f"{path}: not a safetensors file that can be read ({one_line(error)})") from None
         if said is None:
             continue
         if not re.fullmatch(r"[1-9][0-9]{1,3}", said, re.ASCII):
@@ -134,7 +136,7 @@ def read_config(path: Path, kind: type[nn.Module]) -> dict[str, Any]:
     for name, value in settings.items():
         if name not in kinds:
             raise BadWeights(f"{said} (holds {name[:40]!r}; wanted {', '.join(kinds) or 'nothing'})")
-        least, most = MAY_BE_NONE.get(name, (1, WIDEST))
+        least, most = BOUNDS.get(name, (1, WIDEST))
         if type(value) is not kinds[name] or (type(value) is int and not least <= value <= most):
             wanted = "true or false" if kinds[name] is bool else f"a whole number of {least} to {most}"
             raise BadWeights(f"{said} ({name} is {str(value)[:40]}; wanted {wanted})")

@@ -1,5 +1,6 @@
 """What may go wrong while a run trains: killed, stopped, a full disk, broken files, two runs at once. Nothing is lost."""
 
+import errno
 import json
 import os
 import resource
@@ -10,13 +11,14 @@ import sys
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from helpers import BOTH_HOMES, run_python, save
 from test_training import equal_trees, read_log, tiny
 
-from edgeconnect_lite import losses, steps, training
+from edgeconnect_lite import losses, runs, steps, training
 from edgeconnect_lite.checkpoints import (
     BEFORE,
     BROKEN,
@@ -24,6 +26,7 @@ from edgeconnect_lite.checkpoints import (
     LOCK,
     CheckpointWarning,
     TrainingStopped,
+    lock_folder,
     read_checkpoint,
 )
 from edgeconnect_lite.photos import BadPhoto, BrokenPhotoWarning, FacePhotos
@@ -180,7 +183,60 @@ def test_a_checkpoint_knows_where_it_was_made_and_other_versions_are_said(config
         train_edge(config, tmp_path / "whole", resume=True)
 
 
+def test_other_threads_are_said_and_the_run_goes_on(config, whole, tmp_path):
+    threads, of_opencv = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        with pytest.warns(CheckpointWarning, match="threads was 1 and is 2. The run goes on, but not to the same bits"):
+            train_edge(training.replace(config, threads=2), tmp_path / "whole", resume=True)
+    finally:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(of_opencv)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("config", ["steps"]), ("config", None), ("environment", ["torch"]), ("step", "four"), ("step", None),
+])  # fmt: skip
+def test_a_checkpoint_whose_parts_are_of_another_kind_is_named(name, value, config, whole, tmp_path):
+    path = run_of(tmp_path / "whole") / CHECKPOINT
+    torch.save(torch.load(path, weights_only=True) | {name: value}, path)
+    said = rf"checkpoint\.pt: its {name} is a {type(value).__name__}; made by another version of this package\?"
+    with pytest.raises(TrainingStopped, match=said):
+        train_edge(config, tmp_path / "whole", resume=True)
+
+
 # the disk
+
+
+def no_space(*given, **options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_is_full_before_the_first_step_leaves_no_lock(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "take_step", lambda *given: pytest.fail("trained"))
+    monkeypatch.setattr(runs, "write_bytes", no_space)
+    with pytest.raises(TrainingStopped, match=r"edge_generator: cannot be written \(No space left on device\)"):
+        train_edge(config, tmp_path)
+    assert not list(run_of(tmp_path).iterdir())
+
+
+def test_a_lock_that_cannot_be_written_is_removed(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        with pytest.raises(OSError):
+            lock_folder(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / LOCK).exists()
+    opened, true_open = [], Path.open
+    monkeypatch.setattr(Path, "open", lambda *a, **k: opened.append(true_open(*a, **k)) or opened[-1])
+    monkeypatch.setattr(fcntl, "lockf", no_space)  # as on a disk without locks
+    assert lock_folder(tmp_path) is None and not (tmp_path / LOCK).exists() and opened[0].closed
+    monkeypatch.setattr(fcntl, "lockf", lambda *given: (_ for _ in ()).throw(BlockingIOError))
+    with pytest.raises(TrainingStopped, match="another run writes there now"):
+        lock_folder(tmp_path)
+    assert opened[1].closed
 
 
 def test_a_full_disk_ends_the_run_with_what_was_kept(config, whole, tmp_path, monkeypatch):
@@ -309,16 +365,18 @@ def test_deterministic_mode_allows_no_other_algorithms(config, tmp_path):
 
 def test_the_campaign_finds_nothing_lost_in_preparing_and_editing(tmp_path):
     """A small one; test_resume.py kills trainings."""
+    names = ["prepare, a list", "prepare, an archive", "edit"]
     script = f"""
         import sys
         sys.path.insert(0, {str(ROOT / "benchmarks")!r})
         import faults
-        faults.main(["--kills", "3", "--only", "prepare", "edit", "--json", "faults.json"])
+        faults.main(["--kills", "3", "--only", *{names}, "--json", "faults.json"])
     """
     done = run_python("\n".join(line.strip() for line in script.splitlines()), tmp_path, BOTH_HOMES, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "faults.json").read_text())["campaigns"]
-    for name in ("prepare", "edit"):
+    assert list(found) == names
+    for name in names:
         assert {key: found[name][key] for key in ("kills", "lost", "other bits", "crashes", "hangs")} == {
             "kills": 3, "lost": 0, "other bits": 0, "crashes": 0, "hangs": 0
         }  # fmt: skip

@@ -13,7 +13,6 @@ import struct
 import threading
 import warnings
 import zlib
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +33,11 @@ from edgeconnect_lite.editor.widget import STATE, EdgeEditor, EditorNotSaved
 from edgeconnect_lite.generators import EdgeGenerator
 from edgeconnect_lite.photos import BadPhoto, decode_photo, read_photo
 from edgeconnect_lite.training import EdgeTraining
-from edgeconnect_lite.weights import BadWeights, load_network, save_network, weights_folder
+from edgeconnect_lite.weights import BadWeights, load_network, save_network, trained_size, weights_folder
 
 ROOT = Path(__file__).parents[1]
 FORMATS = ["png", "jpeg", "webp", "bmp", "gif", "tiff", "mask", "strokes", "config", "safetensors", "state", "eyes", "post",
-           "list"]  # fmt: skip
-FORMATS += ["zip"] if find_spec("edgeconnect_lite.zips") else []
+           "list", "zip"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +212,27 @@ print("refused")
 """
     done = run_python(code, ROOT, path=os.pathsep.join([str(ROOT), str(ROOT / "kernels")]))
     assert done.stdout == "refused\n", done.stderr
+
+
+@pytest.mark.parametrize("note", ["", "9", "10000", "1e3", "-64", "64.0", " 64", "64\n", "٦٤", "[" * 100_000, "9" * 100_000])
+def test_a_note_that_is_no_size(stored, note):
+    """It comes with weights from the Hub."""
+    pair = stored / "pair"
+    for stage in ("edge_generator", "image_generator"):
+        save_network(EdgeGenerator(4, 8, 1), pair / stage, 64)
+    assert trained_size(pair) == 64
+    path = pair / "edge_generator/model.safetensors"
+    path.write_bytes(safetensors_bytes(load_file(path), {"size": note}))
+    with pytest.raises(BadWeights, match=r"model\.safetensors: says that it was trained at .* px; wanted 10 to 9999") as caught:
+        trained_size(pair)
+    assert len(str(caught.value)) < 1000
+    for broken in (b"", b"noise" * 20):
+        path.write_bytes(broken)
+        with pytest.raises(BadWeights, match=r"model\.safetensors: not a safetensors file"):
+            trained_size(pair)
+    path.unlink()
+    with pytest.raises(BadWeights, match=r"model\.safetensors: not a safetensors file"):
+        trained_size(pair)
 
 
 @pytest.mark.parametrize("lie", ["length", "shape", "offsets", "nothing", "dtype", "extra", "truncated"])
@@ -393,8 +412,10 @@ def test_eyes_and_states_that_are_no_such_things(tmp_path, text):
     server.server_close()
     for file in (EYES, STATE):
         (tmp_path / file).write_text(text)
-        with pytest.raises(EditorNotSaved, match=file):
-            EditorServer(shapes_photo(40, 50), None, Painter(), tmp_path)
+        with pytest.raises(EditorNotSaved, match=file) as caught:  # which keeps alive what raised it
+            EditorServer(shapes_photo(40, 50), None, Painter(), tmp_path, server.server_port)
+        socket.create_server(("127.0.0.1", server.server_port)).close()  # the port is free again
+        del caught
 
 
 @pytest.mark.parametrize("eyes", [[[10**400, 1], [2, 3]], [[1e300, 1], [2, 3]], [[float("nan"), 1], [2, 3]], "x", None])

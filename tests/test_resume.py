@@ -12,7 +12,7 @@ RUNS_TO_KILL = {("edge", 0): 20, ("image", 2): 20, ("edge", 2): 5, ("image", 0):
 
 # One process that never trains itself: it forks, so that a run costs no import, and kills the children.
 RUNS = """
-import json, os, random, shutil, signal, sys, time, traceback
+import contextlib, json, os, random, shutil, signal, sys, time, traceback
 from pathlib import Path
 import torch
 from edgeconnect_lite.checkpoints import CHECKPOINT
@@ -59,32 +59,44 @@ def result(folder):
         "left over": sorted(path.name for path in run.glob(".*")),
     }
 
-def wait_for_checkpoint(child, folder):
-    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
-    while not (folder / config.stage / CHECKPOINT).exists() and os.waitid(os.P_PID, child, ended) is None:
+def wait_for_checkpoints(child, folder, number):
+    '''Until so many were seen, or the run has ended.'''
+    path, seen, ended = folder / config.stage / CHECKPOINT, set(), os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while len(seen) < number and os.waitid(os.P_PID, child, ended) is None:
         time.sleep(0.002)
+        with contextlib.suppress(FileNotFoundError):
+            seen.add(path.stat().st_mtime_ns)
+
+def kill(folder, number, seconds):
+    '''Begin a run, kill it so many seconds after that checkpoint. False if it had ended.'''
+    child = start(folder)
+    wait_for_checkpoints(child, folder, number)
+    time.sleep(seconds)
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        assert status == 0, f"{folder}: exit {status}"
+        return False
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
 
 began = time.monotonic()
 child = start(out / "whole")
-wait_for_checkpoint(child, out / "whole")
+wait_for_checkpoints(child, out / "whole", 1)
 first = time.monotonic() - began
 assert os.waitpid(child, 0)[1] == 0
-rest = time.monotonic() - began - first
+one_step = (time.monotonic() - began - first) / (config.steps - 1)
 whole, killed_at = result(out / "whole"), []
 draw = random.Random(0)
 for moment in range(moments):
     folder = out / f"killed-{moment}"
-    child = start(folder)
-    if moment % 5 == 0:
-        time.sleep(first * draw.random())  # before there is a checkpoint
-    else:
-        wait_for_checkpoint(child, folder)
-        time.sleep(rest * draw.random())
-    if os.waitpid(child, os.WNOHANG)[0] == 0:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        path = folder / config.stage / CHECKPOINT
-        killed_at.append(torch.load(path, weights_only=True)["step"] if path.exists() else None)
+    number = moment % config.steps  # of the checkpoint; 0 = from the beginning
+    share = draw.random()
+    while not kill(folder, number, share * (one_step if number else first)):
+        shutil.rmtree(folder)  # the machine has more time for it now than it had for the whole run
+        number, share = max(number - 1, 0), share / 2
+    path = folder / config.stage / CHECKPOINT
+    killed_at.append(torch.load(path, weights_only=True)["step"] if path.exists() else None)
     finish(folder)
     found = result(folder)
     different = [name for name in whole if not equal(found[name], whole[name])]
@@ -105,5 +117,5 @@ def test_a_killed_run_resumes_bit_for_bit(stage, workers, tmp_path):
     done = run_python(f"import sys\nsys.argv[1:] = {arguments!r}\n{RUNS}", tmp_path, BOTH_HOMES, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     killed_at = json.loads(done.stdout.splitlines()[-1])
-    assert len(killed_at) >= moments // 2, "most runs ended before they were killed"
+    assert len(killed_at) == moments
     assert len(set(killed_at)) > moments // 8, f"killed at few steps: {killed_at}"

@@ -66,12 +66,16 @@ class EditorServer(ThreadingHTTPServer):
         self.listeners: list[queue.Queue] = []
         self.lock = threading.Lock()
         self.widgets: dict[str, Any] = {}
-        if (folder / STATE).exists():
-            self.go_on()
-        elif mask is None and photo.shape[:2] != (inpainter.size, inpainter.size):
-            self.add("crop", CropTool(photo, size=inpainter.size))
-        else:
-            self.edit(photo, np.zeros(photo.shape[:2], bool) if mask is None else mask)
+        try:
+            if (folder / STATE).exists():
+                self.go_on()
+            elif mask is None and photo.shape[:2] != (inpainter.size, inpainter.size):
+                self.add("crop", CropTool(photo, size=inpainter.size))
+            else:
+                self.edit(photo, np.zeros(photo.shape[:2], bool) if mask is None else mask)
+        except BaseException:
+            self.server_close()  # the port is bound already
+            raise
 
     @property
     def address(self) -> str:
