@@ -355,6 +355,15 @@ def test_two_runs_do_not_share_a_folder(config, tmp_path):
     assert not (out / LOCK).exists()
 
 
+def test_an_error_among_several_processes_is_not_blamed_on_the_others_alone(config, tmp_path):
+    log = runs.Log(tmp_path, config)
+    log.processes = 2
+    said = r"^this process failed, or another process of this run has ended \(mine\); .*holds no checkpoint yet"
+    with pytest.raises(TrainingStopped, match=said), log.begin(0):
+        raise RuntimeError("mine")
+    assert not (tmp_path / LOCK).exists()
+
+
 def test_deterministic_mode_allows_no_other_algorithms(config, tmp_path):
     try:
         train_edge(training.replace(config, deterministic=True, steps=1), tmp_path)
