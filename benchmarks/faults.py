@@ -46,7 +46,7 @@ PATIENCE = 120  # seconds until a run counts as hanging
 GRACE = 10  # seconds in which the other processes of a run should end by themselves, if they had found each other
 STROKES = 12
 CLEAR, UNCLEAR = 1, 2  # exit codes: one line said what is wrong, or only a traceback did
-COLUMNS = ("kills", "before a state", "ended before", "lost", "other bits", "crashes", "hangs")
+COLUMNS: tuple[str, ...] = ("kills", "before a state", "ended before", "lost", "other bits", "crashes", "hangs")
 TINY = "--size 64 --width 4 --bottom 8 --blocks 1 --batch-size 4 --validation 2 --steps 6 --warmup 2 --threads 1 "
 TINY += "--log-every 4 --checkpoint-minutes 0 --adversarial-weight 0.1 --feature-matching-weight 0.3"
 
