@@ -214,7 +214,9 @@ print("refused")
     assert done.stdout == "refused\n", done.stderr
 
 
-@pytest.mark.parametrize("note", ["", "9", "10000", "1e3", "-64", "64.0", " 64", "64\n", "٦٤", "[" * 100_000, "9" * 100_000])
+@pytest.mark.parametrize(
+    "note", ["", "9", "10000", "1e3", "-64", "64.0", " 64", "64\n", "٦٤", "[" * 100_000, "9" * 100_000]
+)
 def test_a_note_that_is_no_size(stored, note):
     """It comes with weights from the Hub."""
     pair = stored / "pair"
@@ -223,7 +225,9 @@ def test_a_note_that_is_no_size(stored, note):
     assert trained_size(pair) == 64
     path = pair / "edge_generator/model.safetensors"
     path.write_bytes(safetensors_bytes(load_file(path), {"size": note}))
-    with pytest.raises(BadWeights, match=r"model\.safetensors: says that it was trained at .* px; wanted 10 to 9999") as caught:
+    with pytest.raises(
+        BadWeights, match=r"model\.safetensors: says that it was trained at .* px; wanted 10 to 9999"
+    ) as caught:
         trained_size(pair)
     assert len(str(caught.value)) < 1000
     for broken in (b"", b"noise" * 20):
