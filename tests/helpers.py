@@ -1,12 +1,14 @@
 """What several test files share: seeded pictures, tiny folders of photos, and Python in a process of its own."""
 
 import importlib.util
+import inspect
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import edgeconnect_kernels
 import numpy as np
@@ -16,6 +18,8 @@ from hypothesis import settings
 from PIL import Image
 
 import edgeconnect_lite
+from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
+from edgeconnect_lite.inpainting import Inpainter
 
 KERNELS_HOME = str(Path(edgeconnect_kernels.__file__).parents[1])  # what stands on the path of an installed package
 BOTH_HOMES = os.pathsep.join([KERNELS_HOME, str(Path(edgeconnect_lite.__file__).parents[1])])
@@ -86,6 +90,26 @@ def seeded(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> to
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Equal in shape, dtype and every bit."""
     return a.dtype == b.dtype and torch.equal(a, b)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Equal in every bit: tensors, and what holds them."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+EQUAL = f"import torch\n{inspect.getsource(equal).replace(': Any', '').replace(' -> bool', '')}"  # for run_python's code
+
+
+def tiny_inpainter() -> Inpainter:
+    """Two very small networks with seeded weights, for photos of 32 px."""
+    torch.manual_seed(0)
+    return Inpainter(EdgeGenerator(4, 8, 1, decision=4), ImageGenerator(4, 8, 1), size=32, device="cpu")
 
 
 def run_python(

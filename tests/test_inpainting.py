@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import few, with_noise_in_hole
+from helpers import few, tiny_inpainter, with_noise_in_hole
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from edgeconnect_lite import FacePhotos, Inpainter, composite, known_edges, stroke_mask, true_edges
 from edgeconnect_lite.canny import thin
 from edgeconnect_lite.edges import merge_edges, near_hole
-from edgeconnect_lite.generators import EdgeGenerator, ImageGenerator
 from edgeconnect_lite.inpainting import BESIDE_IN_PROPOSALS, as_edges, predict_probability, smooth_noise, to_rgb
 from edgeconnect_lite.masks import BadMask
 from edgeconnect_lite.photos import BadPhoto
@@ -30,8 +29,7 @@ def inpainter():
 
 @pytest.fixture(scope="module")
 def tiny():
-    torch.manual_seed(0)
-    return Inpainter(EdgeGenerator(4, 8, 1, decision=4), ImageGenerator(4, 8, 1), size=32, device="cpu")
+    return tiny_inpainter()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import BOTH_HOMES, few, run_python, save, shapes_photo, with_noise_in_hole
+from helpers import BOTH_HOMES, few, run_python, save, shapes_photo, tiny_inpainter, with_noise_in_hole
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,8 +34,7 @@ from edgeconnect_lite.weights import BadWeights, save_network
 
 @pytest.fixture(scope="module")
 def tiny():
-    torch.manual_seed(0)
-    return Inpainter(EdgeGenerator(4, 8, 1, decision=4), ImageGenerator(4, 8, 1), size=32, device="cpu")
+    return tiny_inpainter()
 
 
 @pytest.fixture(scope="module")

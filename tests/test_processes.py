@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 import torch
-from helpers import BOTH_HOMES, run_python, save
+from helpers import BOTH_HOMES, EQUAL, run_python, save
 
 from edgeconnect_lite.checkpoints import CHECKPOINT
 from edgeconnect_lite.photos import FacePhotos
@@ -32,15 +32,6 @@ shared = dict(photos=photos, size=64, width=4, bottom=8, blocks=1, batch_size=4,
 judge = dict(adversarial_weight=0.1, feature_matching_weight=0.3)
 edge = EdgeTraining(**shared, decision=4, learning_rate=1e-3)
 image = ImageTraining(**shared, **judge, perceptual_weight=0, style_weight=0, learning_rate=1e-3, blank_edges=0.3)
-
-def equal(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 def child(rank, processes, port, config, folder, resume, change):
     os.setpgid(0, 0)
@@ -165,7 +156,7 @@ def run_all(photos, tmp_path):
 
     def run(scenario):
         arguments = [str(tmp_path), str(photos), str(SHIPPED)]
-        code = f"import sys\nsys.argv[1:] = {arguments!r}\n{RUNS}\n{scenario}"
+        code = f"import sys\nsys.argv[1:] = {arguments!r}\n{EQUAL}{RUNS}\n{scenario}"
         done = run_python(code, tmp_path, BOTH_HOMES, timeout=300, OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr[-3000:]
         return tmp_path

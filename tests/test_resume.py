@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from helpers import BOTH_HOMES, run_python, save
+from helpers import BOTH_HOMES, EQUAL, run_python, save
 
 from edgeconnect_lite.photos import FacePhotos
 
@@ -39,15 +39,6 @@ def start(folder):
 def finish(folder):
     _, status = os.waitpid(start(folder), 0)
     assert status == 0, f"{folder}: exit {status}"
-
-def equal(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 def result(folder):
     run = folder / config.stage
@@ -114,7 +105,7 @@ def test_a_killed_run_resumes_bit_for_bit(stage, workers, tmp_path):
     for i in range(8):
         save(tmp_path / f"photos/{i}.png", faces[i])
     arguments = [str(tmp_path / "out"), str(tmp_path / "photos"), stage, str(workers), str(moments)]
-    done = run_python(f"import sys\nsys.argv[1:] = {arguments!r}\n{RUNS}", tmp_path, BOTH_HOMES, timeout=500)
+    done = run_python(f"import sys\nsys.argv[1:] = {arguments!r}\n{EQUAL}{RUNS}", tmp_path, BOTH_HOMES, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     killed_at = json.loads(done.stdout.splitlines()[-1])
     assert len(killed_at) == moments
