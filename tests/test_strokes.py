@@ -19,9 +19,9 @@ from edgeconnect_lite.editor.strokes import (
     Layers,
     apply_stroke,
     check_stroke,
-    disc,
     edited_edges,
     pack_bits,
+    path,
     raster,
     unpack_bits,
 )
@@ -66,7 +66,7 @@ def test_a_point_is_a_disc_that_may_hang_over_the_border():
     assert np.array_equal(wide, 16 * ((x - 16) ** 2 + (y - 12) ** 2) <= 13**2)
     assert covered((-2, 12), radius=3).any() and not covered((-4, 12), radius=3).any()
     assert covered((-10, -10), (-5, -5), radius=2).sum() == 0
-    assert disc(0).shape == (1, 1) and disc(1).sum() == 5
+    assert covered((5, 6), radius=1).sum() == 5
 
 
 @given(points, st.integers(0, 5))
@@ -82,6 +82,16 @@ def test_each_point_may_have_its_own_radius():
     pressed = raster(path, [0, 0, 3], SHAPE)
     assert pressed[:, :13].sum(axis=0).max() == 1 and pressed[:, 20].sum() > 3
     assert np.array_equal(raster(path, [2, 2, 2], SHAPE), raster(path, 2, SHAPE))
+
+
+@given(points, st.data())
+@few(60)
+def test_pen_pressure_covers_the_discs_about_its_pixels(line, data):
+    radii = data.draw(st.lists(st.integers(0, 9), min_size=len(line), max_size=len(line)))
+    pixels, ends = path(np.array(line))
+    y, x = np.indices(SHAPE)
+    discs = [16 * ((x - px) ** 2 + (y - py) ** 2) <= (4 * radii[k] + 1) ** 2 for (px, py), k in zip(pixels, ends)]
+    assert np.array_equal(raster(line, radii, SHAPE), np.any(discs, axis=0))
 
 
 # the layers

@@ -115,24 +115,24 @@ def path(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(pixels), np.concatenate(ends)
 
 
-def disc(radius: int) -> np.ndarray:
-    """uint8 (2 radius + 1, 2 radius + 1): the pixels whose centres lie within radius + 1/4 of the middle."""
-    squares = np.square(np.arange(-radius, radius + 1))
-    return (16 * (squares[:, None] + squares) <= (4 * radius + 1) ** 2).astype(np.uint8)
-
-
 def raster(points: Iterable, radius: int | list[int], shape: tuple[int, int]) -> np.ndarray:
-    """The pixels that a round brush covers along a path. Returns bool (H, W)."""
+    """The pixels that a round brush covers along a path: those within radius + 1/4 px of its pixels. Returns bool (H, W)."""
     height, width = shape
     pixels, ends = path(np.asarray(list(points), np.int64))
     radii = np.broadcast_to(np.asarray(radius), (int(ends[-1]) + 1,))[ends]
     covered = np.zeros(shape, bool)
-    for r in np.unique(radii):
-        x, y = (pixels[radii == r] + r).T  # on a plane with a border of r px, so that a brush may lie half outside
-        inside = (x >= 0) & (x < width + 2 * r) & (y >= 0) & (y < height + 2 * r)
-        plane = np.zeros((height + 2 * r, width + 2 * r), np.uint8)
-        plane[y[inside], x[inside]] = 1
-        covered |= cv2.dilate(plane, disc(int(r)))[r : r + height, r : r + width] > 0
+    for part in np.split(np.arange(len(radii)), np.flatnonzero(np.diff(radii)) + 1):  # pieces of one radius, in their frames
+        r, (x, y) = int(radii[part[0]]), pixels[part].T
+        near = (x >= -r) & (x < width + r) & (y >= -r) & (y < height + r)  # what lies farther out covers nothing
+        if not near.any():
+            continue
+        x, y = x[near], y[near]
+        left, top = x.min() - r, y.min() - r
+        elsewhere = np.ones((y.max() + r + 1 - top, x.max() + r + 1 - left), np.uint8)
+        elsewhere[y - top, x - left] = 0
+        rows, columns = slice(max(top, 0), min(y.max() + r + 1, height)), slice(max(left, 0), min(x.max() + r + 1, width))
+        seen = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+        covered[rows, columns] |= cv2.distanceTransform(elsewhere, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[seen] < r + 0.25
     return covered
 
 
