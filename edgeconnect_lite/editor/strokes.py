@@ -29,6 +29,7 @@ MAPS = ("edges", "hole")
 TOOLS = (*PATHS, "clear", "reset", *MAPS)
 MAX_POINTS, MAX_RADIUS = 20_000, 64
 MAX_LENGTH = 1 << 20  # px of one path, more than a hand draws: a few points may lie far apart
+PIECE = 256  # px of a path that are drawn at once, in a frame of their own: no work where the brush does not come
 
 
 class BadStroke(ValueError):
@@ -121,7 +122,8 @@ def raster(points: Iterable, radius: int | list[int], shape: tuple[int, int]) ->
     pixels, ends = path(np.asarray(list(points), np.int64))
     radii = np.broadcast_to(np.asarray(radius), (int(ends[-1]) + 1,))[ends]
     covered = np.zeros(shape, bool)
-    for part in np.split(np.arange(len(radii)), np.flatnonzero(np.diff(radii)) + 1):  # pieces of one radius, in their frames
+    changes = np.flatnonzero(np.diff(radii)) + 1
+    for part in np.split(np.arange(len(radii)), np.union1d(changes, np.arange(PIECE, len(radii), PIECE))):
         r, (x, y) = int(radii[part[0]]), pixels[part].T
         near = (x >= -r) & (x < width + r) & (y >= -r) & (y < height + r)  # what lies farther out covers nothing
         if not near.any():
